@@ -1,0 +1,60 @@
+"""
+Run the examples of the documents and of the docstrings.
+
+A document's Python blocks share one namespace, top to bottom.  One that reads
+`DATABASE_URL` from the environment gets an empty PostgreSQL database of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from doctest import ELLIPSIS
+
+import pytest
+from sybil import Sybil
+from sybil.document import PythonDocStringDocument
+from sybil.parsers.myst import PythonCodeBlockParser
+from sybil.parsers.rest import DocTestParser
+from sybil.sybil import SybilCollection
+
+from twh_platform.testing import PostgresServer
+
+_markdown = [PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)]
+
+_readme = Sybil(parsers=_markdown, filenames=["README.md"], fixtures=["document_database"])
+
+_documents = Sybil(
+    path="docs", parsers=_markdown, patterns=["*.md"], fixtures=["document_database"]
+)
+
+_docstrings = Sybil(
+    path="src",
+    parsers=[DocTestParser(optionflags=ELLIPSIS)],
+    patterns=["*.py"],
+    document_types={".py": PythonDocStringDocument},
+)
+
+pytest_collect_file = SybilCollection([_readme, _documents, _docstrings]).pytest()
+
+
+@pytest.fixture(scope="module")
+def document_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Put the addresses of a fresh database into the environment of one document.
+
+    `DATABASE_URL` is the application's role, `OWNER_DATABASE_URL` the role that
+    owns the database, `ADMIN_DATABASE_URL` the superuser.
+    """
+    if "DATABASE_URL" not in request.path.read_text():
+        yield
+        return
+    server: PostgresServer = request.getfixturevalue("twh_postgres")
+    owner = server.create_role("twh_docs_owner")
+    app = server.create_role("twh_docs_app")
+    database = server.create_database(f"docs_{abs(hash(request.path)):x}", owner=owner)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", database.dsn(user=app))
+        environment.setenv("OWNER_DATABASE_URL", database.dsn(user=owner))
+        environment.setenv("ADMIN_DATABASE_URL", database.dsn())
+        yield
+    database.drop()

@@ -1,0 +1,3 @@
+"""
+Examples of services built on `twh_platform`.
+"""

@@ -1,0 +1,158 @@
+"""
+The demo: `python -m examples.warehouse [--check] [--port PORT]`.
+
+It starts a PostgreSQL, fills it, serves the warehouse on loopback and prints a
+tour.  With `--check` it takes the tour itself, and exits with 0 only if every
+answer was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from twh_platform.testing import PostgresServer
+
+from .app import create_app
+from .check import Tour, drive, tours
+from .database import temporary_warehouse
+from .passwords import hash_password
+from .seed import MAIN, email, seed
+from .settings import Settings
+from .shell import shell_lines
+
+_FIRST_PORT = 8080
+_PORTS_TO_TRY = 20
+
+Planner = Callable[[Settings, str], list[Tour]]
+
+
+def main(arguments: Sequence[str] | None = None, *, planner: Planner = tours) -> int:
+    """
+    Run the demo.
+
+    Args:
+        arguments: The command line.
+
+        planner: Makes the tours that `--check` takes.
+
+    Returns:
+        The exit status.
+    """
+    options = _options(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
+    password = secrets.token_urlsafe(12)
+    try:
+        digest = asyncio.run(hash_password(password))
+        with (
+            PostgresServer() as server,
+            temporary_warehouse(server, administrator_password_hash=digest) as settings,
+        ):
+            release = ".".join(map(str, server.version))
+            print(f"PostgreSQL {release} ({server.source})", flush=True)
+            if options.check:
+                return asyncio.run(_check(settings, password, options.port, planner))
+            return asyncio.run(_serve(settings, password, options.port))
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        return 1 if options.check else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.warehouse", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="take the tour and exit")
+    parser.add_argument("--port", type=int, default=None, help="instead of 8080 or the next free")
+    return parser.parse_args(arguments)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+async def _check(settings: Settings, password: str, port: int | None, planner: Planner) -> int:
+    logging.getLogger("twh_platform").addHandler(logging.NullHandler())
+    async with _running(settings, password, port or 0, access_log=False) as (url, _):
+        print(f"the warehouse is at {url}", flush=True)
+        right = await drive(url, planner(settings, password))
+    return 0 if right else 1
+
+
+async def _serve(settings: Settings, password: str, port: int | None) -> int:
+    async with _running(settings, password, port) as (url, stopped):
+        _print_tour(settings, url, password)
+        await stopped
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings, password: str, port: int | None, *, access_log: bool = True
+) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
+    """
+    Serve the seeded warehouse within a `with`.
+    """
+    app = create_app(settings)
+    await _fill(app, password)
+    with _socket(port) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(app, lifespan="on", access_log=access_log, log_level="warning")
+        )
+        if access_log:
+            logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", task
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def _fill(app: Starlette, password: str) -> None:
+    services = app.state.services
+    await seed(services, password=password)
+
+
+def _socket(port: int | None) -> socket.socket:
+    ports = range(_FIRST_PORT, _FIRST_PORT + _PORTS_TO_TRY) if port is None else (port,)
+    for number in (*ports, 0) if port is None else ports:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", number))
+            return listener
+        listener.close()
+    sys.exit(f"port {port} is taken")
+
+
+def _print_tour(settings: Settings, url: str, password: str) -> None:
+    tenant, other = MAIN
+    [platform, own, _] = tours(settings, password)
+    names = ("password", "administrator", "run", "nothing")
+    variables = {name: own.variables[name] for name in names}
+    print(f"""
+The warehouse   {url}
+What it can do  {url}/openapi.json
+Who may log in  {email("ROLE", "TENANT")}, password {password}
+                roles admin, manager, clerk, viewer in {tenant} and {other}
+
+The tour, to copy into another shell; the status to expect is behind each title:
+""")
+    print("\n".join(shell_lines(url, [*platform.steps, *own.steps], variables)))
+    print("\nCtrl-C ends it and leaves nothing behind.", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

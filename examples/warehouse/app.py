@@ -1,0 +1,104 @@
+"""
+The service put together: the routes, the middleware, the services behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from twh_platform import TenantMiddleware
+
+from . import openapi
+from .problems import HANDLERS
+from .routes import (
+    items,
+    locations,
+    login,
+    purchase_orders,
+    reports,
+    returns,
+    sales_orders,
+    service,
+    stock,
+    tenants,
+    transfers,
+)
+from .services import Services
+from .settings import Settings
+from .web import routes
+
+__all__ = ["OPERATIONS", "create_app"]
+
+OPERATIONS = (
+    login.login,
+    tenants.list_tenants,
+    tenants.create_sandbox,
+    tenants.change_tenant,
+    items.list_items,
+    items.create_item,
+    items.get_item,
+    items.change_item,
+    locations.list_locations,
+    locations.create_location,
+    locations.get_location,
+    stock.list_stock,
+    stock.list_movements,
+    stock.adjust_stock,
+    purchase_orders.list_purchase_orders,
+    purchase_orders.create_purchase_order,
+    purchase_orders.get_purchase_order,
+    purchase_orders.change_purchase_order,
+    purchase_orders.receive_purchase_order,
+    sales_orders.list_sales_orders,
+    sales_orders.create_sales_order,
+    sales_orders.get_sales_order,
+    sales_orders.change_sales_order,
+    sales_orders.ship_sales_order,
+    transfers.list_transfers,
+    transfers.create_transfer,
+    transfers.get_transfer,
+    transfers.receive_transfer,
+    returns.list_returns,
+    returns.create_return,
+    returns.get_return,
+    reports.low_stock,
+    service.health,
+    service.openapi,
+)
+
+# The administrator is no tenant's user: these routes check their own token.
+_PUBLIC = ("/auth/login", "/healthz", "/openapi.json", "/tenants", "/tenants/*")
+
+
+def create_app(settings: Settings) -> Starlette:
+    """
+    The warehouse as an ASGI app; connections are made when it starts.
+    """
+    services = Services.of(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with services.running():
+            yield
+
+    app = Starlette(
+        routes=routes(OPERATIONS),
+        middleware=[
+            Middleware(
+                TenantMiddleware,
+                resolver=services.tokens.resolver(),
+                directory=services.directory,
+                public_paths=_PUBLIC,
+                clock=settings.now,
+            )
+        ],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.state.openapi = openapi.document(OPERATIONS)
+    return app

@@ -1,0 +1,253 @@
+"""
+Drives the tour over HTTP and compares every answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+
+from .auth import Tokens
+from .ids import new_id
+from .seed import EXPIRED, MAIN, SUSPENDED
+from .settings import Settings
+from .tour import ANY, Contains, Lacks, Step, platform_tour, tenant_tour
+
+__all__ = ["Fault", "Tour", "drive", "mismatch", "tours"]
+
+_VARIABLE = re.compile(r"\{(\w+)\}")
+_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tour:
+    """
+    Steps that share their variables.
+    """
+
+    name: str
+    steps: Sequence[Step]
+    variables: Mapping[str, str]
+
+
+class Fault(Exception):  # noqa: N818 -- ours is a report, not an error
+    """
+    An answer that is not the right one.
+    """
+
+
+def tours(settings: Settings, password: str) -> list[Tour]:
+    """
+    The whole demo: the platform's tour, then one as each of the two main tenants.
+
+    Args:
+        settings: What the running app was given; its secret makes the tokens
+            that no login would give.
+
+        password: The password of every user.
+    """
+    common = {
+        "password": password,
+        "administrator": settings.administrator,
+        "platform": Tokens(settings).for_administrator(),
+        **_odd_tokens(settings),
+    }
+    first, second = MAIN
+    planned = [("platform", platform_tour(), {})]
+    for tenant, other in ((first, second), (second, first)):
+        names = {"tenant_id": tenant, "other_id": other, **_tokens_of(settings, tenant, other)}
+        planned.append((tenant, tenant_tour(tenant, other), names))
+    return [
+        Tour(
+            name=name,
+            steps=steps,
+            variables={**common, **names, "run": secrets.token_hex(4), "nothing": str(new_id())},
+        )
+        for name, steps, names in planned
+    ]
+
+
+def _tokens_of(settings: Settings, tenant: str, other: str) -> dict[str, str]:
+    """
+    Tokens that name the tenant, each with something wrong.
+    """
+    user: dict[str, Any] = {"tenant_id": tenant, "user_id": UUID(int=1), "role": "admin"}
+    good = Tokens(settings).for_user(**user)
+    claims = jwt.decode(good, options={"verify_signature": False})
+    head, _, signature = good.split(".")
+    swapped = jwt.encode({**claims, "tenant_id": other}, "x" * 32).split(".")[1]
+    past = settings.now() - timedelta(hours=1)
+    return {
+        "forged": Tokens(replace(settings, secret=secrets.token_bytes(32))).for_user(**user),
+        "unsigned": jwt.encode(claims, None, algorithm="none"),
+        "expired": Tokens(replace(settings, now=lambda: past)).for_user(**user),
+        "tampered": f"{head}.{swapped}.{signature}",
+    }
+
+
+def _odd_tokens(settings: Settings) -> dict[str, str]:
+    """
+    Good tokens for tenants that may not be served.
+    """
+    named = {"suspended": SUSPENDED, "expired_tenant": EXPIRED, "unknown_tenant": "nowhere"}
+    return {
+        name: Tokens(settings).for_user(tenant_id=tenant, user_id=UUID(int=1), role="admin")
+        for name, tenant in named.items()
+    }
+
+
+async def drive(url: str, planned: Iterable[Tour], say: Callable[[str], None] = print) -> bool:
+    """
+    Take every step of every tour, and say how each went.
+
+    Args:
+        url: Where the warehouse is.
+
+        planned: The tours.
+
+        say: Takes one line per step.
+
+    Returns:
+        Whether every answer was right.
+    """
+    done = failed = 0
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        for tour in planned:
+            variables = dict(tour.variables)
+            for step in tour.steps:
+                done += 1
+                try:
+                    await _take(client, step, variables)
+                except (Fault, httpx.HTTPError) as fault:
+                    failed += 1
+                    say(f"FAILED  {tour.name:8}  {step.title}: {fault!s:.600}")
+                else:
+                    say(f"ok      {tour.name:8}  {step.title}")
+    say(f"{done} steps, {failed} failed")
+    return not failed and done > 0
+
+
+async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (_PATIENCE_SECONDS if step.patient else 0)
+    while True:
+        answer = await _send(client, step, variables)
+        try:
+            _compare(step, answer, variables)
+            break
+        except Fault:
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(0.05)
+    if step.twin:
+        nothing = {**variables, step.twin: variables["nothing"]}
+        other = await _send(client, step, nothing)
+        if _indistinct(answer, variables[step.twin]) != _indistinct(other, variables["nothing"]):
+            raise Fault(f"answers differently for an id of nothing: {other.status_code} {other.text}")
+    if step.keep:
+        name, place = step.keep
+        variables[name] = str(_dig(answer.json(), place))
+
+
+async def _send(
+    client: httpx.AsyncClient, step: Step, variables: Mapping[str, str]
+) -> httpx.Response:
+    headers = [(name, _fill(value, variables)) for name, value in step.headers]
+    if step.bearer:
+        headers.append(("Authorization", f"Bearer {_fill('{' + step.bearer + '}', variables)}"))
+    content = None
+    if step.body is not None:
+        headers.append(("Content-Type", "application/json"))
+        body = _fill(step.body, variables)
+        content = body if isinstance(body, str) else json.dumps(body)
+    path = _fill(step.path, variables)
+    return await client.request(step.method, path, headers=headers, content=content)
+
+
+def _compare(step: Step, answer: httpx.Response, variables: Mapping[str, str]) -> None:
+    if answer.status_code != step.status:
+        raise Fault(f"{answer.status_code} instead of {step.status}: {answer.text}")
+    try:
+        body = answer.json()
+    except ValueError:
+        raise Fault(f"no JSON: {answer.text}") from None
+    wrong = mismatch(body, _fill(step.expect, variables))
+    if wrong:
+        raise Fault(f"{wrong} in {answer.text}")
+    for name, value in step.expect_headers.items():
+        wanted = _fill(value, variables)
+        if answer.headers.get(name) != wanted:
+            raise Fault(f"{name} is {answer.headers.get(name)!r} instead of {wanted!r}")
+    kind = "application/problem+json" if answer.is_error else "application/json"
+    if answer.headers.get("content-type") != kind:
+        raise Fault(f"content-type is {answer.headers.get('content-type')!r}")
+
+
+def mismatch(found: Any, expected: Any, place: str = "body") -> str:
+    """
+    Say where *found* is not what was expected; an empty string if it is.
+    """
+    if expected is ANY:
+        return f"{place} is null" if found is None else ""
+    if isinstance(expected, Contains | Lacks):
+        return _mismatch_in_list(found, expected, place)
+    if isinstance(expected, dict) and isinstance(found, dict):
+        faults = (
+            mismatch(found[key], value, f"{place}.{key}") if key in found else f"{place}.{key} is missing"
+            for key, value in expected.items()
+        )
+        return next(filter(None, faults), "")
+    if isinstance(expected, list) and isinstance(found, list):
+        if len(found) != len(expected):
+            return f"{place} has {len(found)} elements instead of {len(expected)}"
+        pairs = enumerate(zip(found, expected, strict=True))
+        return next(filter(None, (mismatch(a, b, f"{place}.{n}") for n, (a, b) in pairs)), "")
+    same = type(found) is type(expected) and found == expected
+    return "" if same else f"{place} is {found!r} instead of {expected!r}"
+
+
+def _mismatch_in_list(found: Any, expected: Contains | Lacks, place: str) -> str:
+    if not isinstance(found, list):
+        return f"{place} is no list"
+    present = any(not mismatch(one, expected.element) for one in found)
+    if present is isinstance(expected, Contains):
+        return ""
+    return f"{place} {'has' if present else 'lacks'} {expected.element!r}"
+
+
+def _fill(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: variables[match[1]], value)
+    if isinstance(value, dict):
+        return {key: _fill(one, variables) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_fill(one, variables) for one in value]
+    if isinstance(value, Contains | Lacks):
+        return type(value)(_fill(value.element, variables))
+    return value
+
+
+def _indistinct(answer: httpx.Response, identity: str) -> tuple[int, str, list[str]]:
+    """
+    An answer without what differs between any two.
+    """
+    text = answer.text.replace(identity, "-")
+    if request_id := answer.headers.get("x-request-id"):
+        text = text.replace(request_id, "-")
+    return answer.status_code, text, sorted(set(answer.headers))
+
+
+def _dig(body: Any, place: str) -> Any:
+    for part in place.split("."):
+        body = body[int(part)] if isinstance(body, list) else body[part]
+    return body

@@ -1,0 +1,152 @@
+"""
+Every refusal, by its code: the one place where codes and statuses are spelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from twh_platform import Problem
+from twh_platform._asgi import request_id
+from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE
+
+__all__ = ["HANDLERS", "PROBLEMS", "Refusal"]
+
+_logger = logging.getLogger("warehouse")
+
+PROBLEMS: Mapping[str, tuple[int, str]] = {
+    "body_malformed": (400, "The body is not JSON"),
+    "cursor_invalid": (400, "The cursor was not given out here"),
+    "idempotency_key_invalid": (400, "The idempotency key is not acceptable"),
+    "credentials_invalid": (401, "Valid credentials are required"),
+    "tenant_refused": (403, "This tenant is not available to you"),
+    "role_insufficient": (403, "Your role does not allow this"),
+    "not_found": (404, "There is nothing here"),
+    "method_not_allowed": (405, "This method is not allowed here"),
+    "already_exists": (409, "Something with this key exists already"),
+    "order_closed": (409, "The order is not in a state that allows this"),
+    "quantity_exceeded": (409, "More than the order has left"),
+    "stock_short": (409, "There is not enough stock"),
+    "precondition_failed": (412, "It has changed since you read it"),
+    "body_too_large": (413, "The body is too large"),
+    "content_type_unsupported": (415, "The body must be application/json"),
+    "idempotency_conflict": (422, "The idempotency key was used for another request"),
+    "reference_unknown": (422, "The body refers to something that does not exist"),
+    "validation_failed": (422, "Some fields are not acceptable"),
+    "precondition_required": (428, "An If-Match header is required"),
+    "internal_error": (500, "Something went wrong here"),
+    "backend_unavailable": (503, "Not available at the moment"),
+}
+
+
+class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
+    """
+    Ends a request with the problem of this code.
+
+    Args:
+        code: One of `PROBLEMS`.
+
+        detail: What is particular to this occurrence; safe for the client.
+
+        headers: Further response headers.
+
+        members: Further members of the body.
+    """
+
+    def __init__(
+        self, code: str, detail: str = "", *, headers: Mapping[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(code)
+        status, title = PROBLEMS[code]
+        self.problem = Problem(
+            status=status,
+            code=code,
+            title=title,
+            detail=detail,
+            headers=headers or {},
+            extensions=members,
+        )
+
+
+def _unavailable() -> Problem:
+    return Refusal("backend_unavailable", headers={"retry-after": "1"}).problem
+
+
+def _no_connection(sqlstate: str) -> bool:
+    # No state at all: it never got so far.  08 connection lost, 53 out of
+    # resources, 57 shut down or cancelled; a lock or deadlock may be gone in
+    # a moment too.
+    return sqlstate[:2] in {"", "08", "53", "57"} or sqlstate in {"40P01", "40001", "55P03"}
+
+
+def database_problem(error: DBAPIError) -> Problem:
+    """
+    Say what a complaint of the database means to the client.
+
+    What another tenant has and what nobody has are answered alike.
+    """
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    if error.connection_invalidated or isinstance(error, InterfaceError) or _no_connection(state):
+        _logger.warning("the database did not answer: %s %s", type(error.orig).__name__, state)
+        return _unavailable()
+    if state == "23505":  # unique_violation
+        return Refusal("already_exists").problem
+    if state == "23503":  # foreign_key_violation
+        return Refusal("reference_unknown").problem
+    if state == "42501":  # insufficient_privilege: a policy or a grant said no
+        _logger.error("the database refused a row or a table", exc_info=error)
+        return Refusal("tenant_refused").problem
+    if state == UNBOUND_SQLSTATE:
+        _logger.error("a handler works without a tenant", exc_info=error)
+    else:
+        _logger.error("the database complained", exc_info=error)
+    return Refusal("internal_error").problem
+
+
+async def _refused(_request: Request, error: Exception) -> Any:
+    assert isinstance(error, Refusal)  # noqa: S101 -- for the type checker
+    return error.problem
+
+
+async def _database(_request: Request, error: Exception) -> Any:
+    assert isinstance(error, DBAPIError)  # noqa: S101 -- for the type checker
+    return database_problem(error)
+
+
+async def _not_in_time(_request: Request, error: Exception) -> Any:
+    _logger.warning("the database did not answer: %s", type(error).__name__)
+    return _unavailable()
+
+
+async def _stale(_request: Request, _error: Exception) -> Any:
+    return Refusal("precondition_failed").problem
+
+
+async def _http(_request: Request, error: Exception) -> Any:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- for the type checker
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"  # noqa: PLR2004
+    return Refusal(code, headers=error.headers).problem
+
+
+async def _unexpected(request: Request, error: Exception) -> Any:
+    _logger.error("request %s failed", request_id(request.scope), exc_info=error)
+    return Refusal("internal_error").problem
+
+
+HANDLERS: dict[Any, Any] = {
+    Refusal: _refused,
+    HTTPException: _http,
+    DBAPIError: _database,
+    StaleDataError: _stale,
+    PoolTimeoutError: _not_in_time,
+    TimeoutError: _not_in_time,
+    Exception: _unexpected,
+}

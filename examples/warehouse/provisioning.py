@@ -1,0 +1,68 @@
+"""
+New tenants and their users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
+from sqlalchemy import insert
+
+from twh_platform import Tenant, bind_tenant
+
+from .models import Password, TenantRecord, User
+from .passwords import hash_password
+from .services import Services
+from .shapes import Body, Email, Name
+
+__all__ = ["NewUser", "provision"]
+
+
+class NewUser(Body):
+    """
+    A user to add, by default one who may do everything in the tenant.
+    """
+
+    email: Email
+    name: Name
+    password: Annotated[str, StringConstraints(min_length=12, max_length=200)]
+    role: Literal["viewer", "clerk", "manager", "admin"] = "admin"
+
+
+async def provision(
+    services: Services, record: TenantRecord, users: Sequence[NewUser], *, status: str = "active"
+) -> None:
+    """
+    Make a tenant and its users.
+
+    The operator adds the tenant as `provisioning`, so it is refused to all.
+    The operator sees no users, so they are added as the application, bound to
+    the new tenant.  If that fails, the tenant stays `provisioning`.
+
+    Args:
+        services: What it stands on.
+
+        record: The tenant; its status is set here.
+
+        users: Its first users.
+
+        status: What becomes of it in the end.
+    """
+    hashes = await asyncio.gather(*(hash_password(user.password) for user in users))
+    async with services.operator.begin() as db:
+        record.status = "provisioning"
+        db.add(record)
+    rows = [User(email=user.email, name=user.name, role=user.role) for user in users]
+    with bind_tenant(Tenant(id=record.id)):
+        async with services.app.begin() as db:
+            db.add_all(rows)
+            await db.flush()
+            # Inline, so that nothing is read back: this login may only write here.
+            secrets = [{"user_id": row.id, "hash": one} for row, one in zip(rows, hashes, strict=True)]
+            await db.execute(insert(Password.__table__).inline(), secrets)
+    async with services.operator.begin() as db:
+        db.add(record)
+        record.status = status

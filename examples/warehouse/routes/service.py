@@ -1,0 +1,48 @@
+"""
+The service about itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import RootModel
+from sqlalchemy import text
+
+from ..shapes import View
+from ..web import Call, operation
+
+__all__ = ["health", "openapi"]
+
+
+class HealthView(View):
+    """
+    The service can do its work.
+    """
+
+    status: str = "ok"
+
+
+class Document(RootModel[dict[str, Any]]):
+    """
+    An OpenAPI document.
+    """
+
+
+@operation("GET", "/healthz", access="public", problems=("backend_unavailable",))
+async def health(call: Call) -> HealthView:
+    """
+    Ask the database, through every login that requests need.
+    """
+    for sessions in (call.services.app, call.services.login):
+        async with sessions.begin() as db:
+            await db.execute(text("SELECT 1"))
+    return HealthView()
+
+
+@operation("GET", "/openapi.json", access="public")
+async def openapi(call: Call) -> Document:
+    """
+    Describe every operation.
+    """
+    return Document(call.request.app.state.openapi)

@@ -1,0 +1,94 @@
+"""
+The tenants of the demo: one per tier, one suspended, one whose sandbox has expired.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from twh_platform import Tenant, bind_tenant
+
+from . import ledger
+from .models import Item, Location, TenantRecord, User
+from .provisioning import NewUser, provision
+from .services import Services
+
+__all__ = ["EXPIRED", "MAIN", "SUSPENDED", "email", "seed"]
+
+MAIN = {"acme": "GROWTH", "globex": "FREE"}
+"""The two tenants of the tour, and their tiers."""
+
+_OTHERS = {
+    "initech": "DEVELOPER",
+    "umbrella": "STARTUP",
+    "hooli": "SCALE",
+    "wonka": "ENTERPRISE",
+}
+
+SUSPENDED = "dormant"
+EXPIRED = "lapsed"
+
+_ITEMS = (("BOLT-M6", "Bolt M6", 12, 200), ("NUT-M6", "Nut M6", 8, 200), ("SAW", "Saw", 1890, 5))
+_LOCATIONS = (("MAIN", "Main hall"), ("DOCK", "Loading dock"))
+
+
+def email(role: str, tenant: str) -> str:
+    """
+    The address of the user who has this role in this tenant.
+    """
+    return f"{role}@{tenant}.example"
+
+
+async def seed(services: Services, *, password: str) -> None:
+    """
+    Fill an empty database.
+
+    Args:
+        services: What it stands on.
+
+        password: The password of every user of the demo.
+    """
+    for tenant, tier in MAIN.items():
+        users = [_user(role, tenant, password) for role in ("admin", "manager", "clerk", "viewer")]
+        await provision(services, TenantRecord(id=tenant, tier=tier), users)
+        with bind_tenant(Tenant(id=tenant)):
+            await _stock(services)
+    for tenant, tier in _OTHERS.items():
+        record = TenantRecord(id=tenant, tier=tier)
+        await provision(services, record, [_user("admin", tenant, password)])
+    suspended = TenantRecord(id=SUSPENDED, tier="FREE")
+    users = [_user("admin", SUSPENDED, password)]
+    await provision(services, suspended, users, status="suspended")
+    yesterday = services.settings.now() - timedelta(days=1)
+    expired = TenantRecord(id=EXPIRED, tier="FREE", kind="sandbox", expires_at=yesterday)
+    await provision(services, expired, [_user("admin", EXPIRED, password)])
+
+
+def _user(role: str, tenant: str, password: str) -> NewUser:
+    address = email(role, tenant)
+    return NewUser(email=address, name=role.title(), password=password, role=role)  # type: ignore[arg-type] # checked by the model
+
+
+async def _stock(services: Services) -> None:
+    async with services.app.begin() as db:
+        items = [
+            Item(sku=sku, name=name, unit_price_minor=price, reorder_point=point)
+            for sku, name, price, point in _ITEMS
+        ]
+        places = [Location(code=code, name=name) for code, name in _LOCATIONS]
+        db.add_all([*items, *places])
+        await db.flush()
+        actor_id = (await db.scalars(select(User.id).limit(1))).one()
+        movements = [
+            ledger.Movement(
+                kind="adjustment",
+                item_id=item.id,
+                location_id=places[0].id,
+                quantity=100,
+                reference="opening stock",
+            )
+            for item in items
+        ]
+        await ledger.record(db, actor_id, movements)

@@ -1,0 +1,54 @@
+"""
+What the service is told from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+__all__ = ["Settings"]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Addresses, secrets and limits; nothing of them is shown in a `repr`.
+
+    Args:
+        app_dsn: The database as `warehouse_app`.
+
+        directory_dsn: The database as `warehouse_directory`.
+
+        operator_dsn: The database as `warehouse_operator`.
+
+        secret: What tokens are signed with, 32 bytes or more.
+
+        administrator: The e-mail address of the platform's administrator.
+
+        administrator_password_hash: See `passwords.hash_password`.
+
+        token_seconds: How long a token is good for.
+
+        database_seconds: How long a request may spend on the database.
+
+        max_body_bytes: The largest request body that is read.
+
+        now: The clock.
+    """
+
+    app_dsn: str = field(repr=False)
+    directory_dsn: str = field(repr=False)
+    operator_dsn: str = field(repr=False)
+    secret: bytes = field(repr=False)
+    administrator: str
+    administrator_password_hash: str = field(repr=False)
+    token_seconds: float = 900.0
+    database_seconds: float = 5.0
+    max_body_bytes: int = 64 * 1024
+    now: Callable[[], datetime] = _utc_now

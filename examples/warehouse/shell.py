@@ -1,0 +1,72 @@
+"""
+Writes the tour as lines for a shell: curl, and variables for what answers bring.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+
+from .tour import Step
+
+__all__ = ["shell_lines"]
+
+_VARIABLE = re.compile(r"\{(\w+)\}")
+
+_PICK = """pick() { python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for part in sys.argv[1].split("."):
+    value = value[int(part)] if part.isdigit() else value[part]
+print(value)' "$1"; }"""
+
+
+def shell_lines(url: str, steps: Iterable[Step], variables: Mapping[str, str]) -> list[str]:
+    """
+    The steps that are to be shown, for bash with curl and python3.
+
+    Args:
+        url: Where the warehouse is.
+
+        steps: The steps.
+
+        variables: What the steps read before any of them has kept it.
+    """
+    given = {"url": url, **variables}
+    lines = [_PICK, *(f"{name.upper()}={shlex.quote(value)}" for name, value in given.items())]
+    for step in steps:
+        if step.shown:
+            lines += ["", f"# {step.title} ({step.status})", _command(step)]
+    return lines
+
+
+def _command(step: Step) -> str:
+    parts = ["curl -s"]
+    if step.method != ("GET" if step.body is None else "POST"):
+        parts.append(f"-X {step.method}")
+    if step.bearer:
+        parts.append(f'-H "Authorization: Bearer ${step.bearer.upper()}"')
+    parts += [f"-H {_quoted(f'{name}: {value}')}" for name, value in step.headers]
+    if step.body is not None:
+        parts.append("-H 'Content-Type: application/json'")
+        parts.append(f"-d {_quoted(json.dumps(step.body))}")
+    parts.append(f'"$URL"{_quoted(step.path)}')
+    command = " ".join(parts)
+    if step.keep is None:
+        return f"{command}; echo"
+    name, place = step.keep
+    return f"{name.upper()}=$({command} | pick {place}); echo ${name.upper()}"
+
+
+def _quoted(text: str) -> str:
+    """
+    Quote for the shell, with the variables left open.
+    """
+    pieces = _VARIABLE.split(text)
+    # Every second piece is the name of a variable.
+    return "".join(
+        f'"${{{piece.upper()}}}"' if number % 2 else (f"'{piece}'" if piece else "")
+        for number, piece in enumerate(pieces)
+    )

@@ -1,0 +1,316 @@
+"""
+What handlers share: a declaration that says everything, and what follows from it.
+
+A handler is declared once::
+
+    @operation("PATCH", "/items/{id:uuid}", access=Role.MANAGER)
+    async def change_item(call: Call, body: ItemChange) -> ItemView:
+        ...
+
+Its signature says what is read and what is answered.  The role, the limits of
+the body, the transaction, the precondition, the idempotency key and the entry
+in the OpenAPI document all follow from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .auth import Caller, Role
+from .idempotency import Rendered, answer_once, key_of
+from .models import Record
+from .problems import Refusal
+from .services import Services
+
+__all__ = ["Call", "Operation", "operation", "routes"]
+
+R = TypeVar("R", bound=Record)
+
+Handler = Callable[..., Awaitable[BaseModel]]
+Access = Literal["public", "platform"] | Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """
+    One request, as a handler sees it.
+
+    Attributes:
+        request: The request itself.
+
+        services: What handlers stand on.
+
+        db: A session in a transaction that commits when the handler returns.
+            It is the tenant's, or the operator's on platform routes.
+
+        caller: The user.
+    """
+
+    request: Request
+    services: Services
+    _db: AsyncSession | None = None
+    _caller: Caller | None = None
+
+    @property
+    def db(self) -> AsyncSession:
+        """
+        The session; public routes have none.
+        """
+        assert self._db is not None  # noqa: S101 -- a mistake of ours
+        return self._db
+
+    @property
+    def caller(self) -> Caller:
+        """
+        The user; platform and public routes have none.
+        """
+        assert self._caller is not None  # noqa: S101 -- a mistake of ours
+        return self._caller
+
+    async def find(self, kind: type[R], *, lock: bool = False) -> R:
+        """
+        The record that the path names.
+
+        Args:
+            kind: Its class.
+
+            lock: Keep others from changing it until the transaction ends.
+
+        Raises:
+            Refusal: If the tenant has none with this id.
+        """
+        query = select(kind).where(kind.id == self.request.path_params["id"])
+        # "For no key update": foreign keys to the row may still be checked.
+        found = await self.db.scalar(query.with_for_update(key_share=True) if lock else query)
+        if found is None:
+            raise Refusal("not_found")
+        return found
+
+    def ensure_match(self, version: int) -> None:
+        """
+        Refuse unless the `If-Match` header names this version (RFC 9110, section 13.1.1).
+        """
+        given = self.request.headers.get("if-match", "")
+        if etag(version) not in (one.strip() for one in given.split(",")) and given != "*":
+            raise Refusal("precondition_failed", headers={"etag": etag(version)})
+
+
+def etag(version: int) -> str:
+    """
+    The entity tag of a version.
+    """
+    return f'"{version}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """
+    A method on a path: what it takes, answers and refuses.
+
+    Attributes:
+        path: `{id:uuid}` stands for the id of a record, `{id}` for a tenant's.
+            An id that is no UUID is no path of ours, and refused like any other.
+
+        access: The lowest role that may; or nobody in particular; or the
+            platform's administrator.
+
+        idempotent: Whether an `Idempotency-Key` is honoured.
+
+        problems: Codes that are particular to it, for the OpenAPI document.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access
+    status: int = 200
+    idempotent: bool = False
+    problems: tuple[str, ...] = ()
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    answer: type[BaseModel] = field(default=BaseModel)
+
+    @property
+    def for_user(self) -> bool:
+        """
+        Whether a tenant's user asks.
+        """
+        return isinstance(self.access, Role)
+
+    @property
+    def conditional(self) -> bool:
+        """
+        Whether an `If-Match` header is required: a tenant's record is changed.
+        """
+        return self.method == "PATCH" and self.for_user
+
+    def all_problems(self) -> set[str]:
+        """
+        Every code that this operation may refuse with.
+        """
+        codes = {"internal_error", *self.problems}
+        if self.access != "public":
+            codes |= {"credentials_invalid", "backend_unavailable"}
+        if self.for_user:
+            codes |= {"tenant_refused", "role_insufficient"}
+        if "{id" in self.path:
+            codes.add("not_found")
+        if self.body is not None:
+            codes |= {
+                "body_malformed",
+                "body_too_large",
+                "content_type_unsupported",
+                "validation_failed",
+            }
+        if self.query is not None:
+            codes |= {"cursor_invalid", "validation_failed"}
+        if self.idempotent:
+            codes |= {"idempotency_conflict", "idempotency_key_invalid"}
+        if self.conditional:
+            codes |= {"precondition_failed", "precondition_required"}
+        return codes
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Serve one request.
+        """
+        services: Services = request.app.state.services
+        caller: Caller | None = None
+        if self.access == "platform":
+            services.tokens.ensure_administrator(request)
+        elif self.access != "public":
+            caller = Caller.of(request)
+            caller.ensure(self.access)
+        call = Call(request=request, services=services, _caller=caller)
+        given = await self._given(call)
+        async with asyncio.timeout(services.settings.database_seconds):
+            rendered = await self._answer(call, given)
+        return Response(
+            rendered.body, rendered.status, {"cache-control": "no-store", **rendered.headers}
+        )
+
+    async def _given(self, call: Call) -> dict[str, BaseModel]:
+        if self.conditional and "if-match" not in call.request.headers:
+            raise Refusal("precondition_required")
+        if self.body is not None:
+            return {"body": await _read_body(call, self.body)}
+        if self.query is not None:
+            return {"query": _read_query(call.request, self.query)}
+        return {}
+
+    async def _answer(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
+        if self.access == "public":
+            return await self._run(call, given)
+        sessions = call.services.app if self.for_user else call.services.operator
+        async with sessions.begin() as db:
+            run = partial(self._run, replace(call, _db=db), given)
+            key = key_of(call.request) if self.idempotent else None
+            if key is None:
+                return await run()
+            body = given["body"].model_dump_json() if given else ""
+            asked = f"{self.method} {call.request.url.path}\n{body}"
+            return await answer_once(db, call.caller.id, key, asked, run)
+
+    async def _run(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
+        answer = await self.handler(call, **given)
+        headers = {"content-type": "application/json"}
+        version, identity = getattr(answer, "version", None), getattr(answer, "id", None)
+        if version is not None:
+            headers["etag"] = etag(version)
+        if self.status == 201 and identity is not None:  # noqa: PLR2004 -- Created
+            headers["location"] = f"{self.path}/{identity}"
+        return Rendered(
+            status=self.status, headers=headers, body=answer.model_dump_json().encode()
+        )
+
+
+def operation(
+    method: str,
+    path: str,
+    *,
+    access: Access,
+    status: int = 200,
+    idempotent: bool = False,
+    problems: tuple[str, ...] = (),
+) -> Callable[[Handler], Operation]:
+    """
+    Declare a handler; its parameters `body` or `query` and its return type are models.
+    """
+
+    def declare(handler: Handler) -> Operation:
+        hints = get_type_hints(handler)
+        return Operation(
+            method=method,
+            path=path,
+            handler=handler,
+            access=access,
+            status=status,
+            idempotent=idempotent,
+            problems=problems,
+            body=hints.get("body"),
+            query=hints.get("query"),
+            answer=hints["return"],
+        )
+
+    return declare
+
+
+def routes(operations: Iterable[Operation]) -> list[Route]:
+    """
+    One route per path, so that a wrong method is told all the right ones.
+    """
+    paths: dict[str, dict[str, Operation]] = {}
+    for one in operations:
+        paths.setdefault(one.path, {})[one.method] = one
+    return [_route(path, methods) for path, methods in paths.items()]
+
+
+def _route(path: str, methods: dict[str, Operation]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await methods[method](request)
+
+    return Route(path, endpoint, methods=list(methods))
+
+
+async def _read_body(call: Call, model: type[BaseModel]) -> BaseModel:
+    content_type = call.request.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type.lower() != "application/json":
+        raise Refusal("content_type_unsupported")
+    limit, read = call.services.settings.max_body_bytes, bytearray()
+    async for chunk in call.request.stream():
+        read += chunk
+        if len(read) > limit:
+            raise Refusal("body_too_large", headers={"connection": "close"})
+    try:
+        return model.model_validate_json(bytes(read))
+    except ValidationError as error:
+        raise _rejected(error) from None
+
+
+def _read_query(request: Request, model: type[BaseModel]) -> BaseModel:
+    try:
+        return model.model_validate(dict(request.query_params), strict=False)
+    except ValidationError as error:
+        raise _rejected(error) from None
+
+
+def _rejected(error: ValidationError) -> Refusal:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return Refusal("body_malformed")
+    fields = [
+        {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults
+    ]
+    return Refusal("validation_failed", fields=fields)

@@ -1,0 +1,140 @@
+"""
+Every error that `twh_platform` raises on purpose.
+
+    PlatformError
+    ├── ConfigurationError          the service was put together wrongly
+    │   └── MissingExtraError       an optional dependency is not installed
+    ├── TenantError                 a request or a call has no right to a tenant
+    │   ├── TenantUnresolvedError   nothing acceptable says which tenant it is
+    │   │   └── CredentialsError    the proof of who asks is missing or wrong
+    │   ├── TenantMismatchError     two sources, or code and transaction, disagree
+    │   ├── TenantSuspendedError    the tenant exists but may not be served now
+    │   └── NoCurrentTenantError    code needs a tenant and none is bound
+    └── BackendUnavailableError     a remote part did not answer; trying again may help
+
+Each class has a `code`: a stable string for logs, metrics and problem
+responses.  An instance may carry a narrower one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendUnavailableError",
+    "ConfigurationError",
+    "CredentialsError",
+    "MissingExtraError",
+    "NoCurrentTenantError",
+    "PlatformError",
+    "TenantError",
+    "TenantMismatchError",
+    "TenantSuspendedError",
+    "TenantUnresolvedError",
+]
+
+
+class PlatformError(Exception):
+    """
+    The root: catch this to catch everything that the platform raises.
+
+    Args:
+        message: What happened, for the operator; never shown to a client.
+
+        code: A stable code that is narrower than the class's own.
+
+    Attributes:
+        code: The stable code, such as ``tenant_unresolved``.
+    """
+
+    code = "platform_error"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ConfigurationError(PlatformError, ValueError):
+    """
+    The service was put together wrongly; no request can mend it.
+    """
+
+    code = "configuration_invalid"
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """
+    An optional dependency is missing; the message says which extra has it.
+    """
+
+    code = "extra_missing"
+
+
+class TenantError(PlatformError):
+    """
+    A request or a call has no right to the tenant it asks for.
+    """
+
+    code = "tenant_error"
+
+
+class TenantUnresolvedError(TenantError):
+    """
+    Nothing acceptable says which tenant this is, or no such tenant exists.
+    """
+
+    code = "tenant_unresolved"
+
+
+class CredentialsError(TenantUnresolvedError):
+    """
+    The proof of who asks is missing, malformed, expired or forged.
+
+    A request that meets it is answered 401: other credentials may help.
+    """
+
+    code = "credentials_invalid"
+
+
+class TenantMismatchError(TenantError):
+    """
+    Two sources name different tenants, or code changed tenant in mid-transaction.
+    """
+
+    code = "tenant_mismatch"
+
+
+class TenantSuspendedError(TenantError):
+    """
+    The tenant exists but may not be served: suspended, expired, or not ready.
+    """
+
+    code = "tenant_suspended"
+
+
+class NoCurrentTenantError(TenantError):
+    """
+    A tenant is required here and none is bound.
+    """
+
+    code = "no_current_tenant"
+
+
+class BackendUnavailableError(PlatformError):
+    """
+    A database or service did not answer in time.
+
+    Args:
+        message: What happened, for the operator.
+
+        retry_after: Seconds after which trying again makes sense.
+
+        code: A stable code that is narrower than the class's own.
+    """
+
+    code = "backend_unavailable"
+
+    def __init__(
+        self, message: str = "", *, retry_after: float = 1.0, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after

@@ -1,0 +1,69 @@
+"""
+What tenancy announces: a tenant was resolved, or a request refused.
+
+They hold ids and stable codes, never a token.  Subscribe with
+`twh_platform._signals.subscribe`, as telemetry and audit do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ._tenant import Tenant
+
+__all__ = ["TenantRefused", "TenantResolved"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantResolved:
+    """
+    A request was admitted; announced while its tenant is bound.
+
+    Attributes:
+        tenant: The tenant.
+
+        source: The stable name of the source that decided.
+
+        user_id: The user, where the source has proved one.
+
+        request_id: The id of the request, also in its problem responses.
+    """
+
+    tenant: Tenant
+    source: str
+    user_id: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRefused:
+    """
+    A request was refused before it reached the app.
+
+    Attributes:
+        code: The narrow stable code, such as ``tenant_suspended``; the client
+            sees only the uniform one.
+
+        status: The HTTP status of the answer.
+
+        tenant_id: The tenant asked for, where the sources came to one.
+
+        source: The source that named it, or an empty string.
+
+        user_id: The user, where a source has proved one.
+
+        request_id: The id of the request, also in the answer.
+
+        method: The HTTP method, or ``WEBSOCKET``.
+
+        path: The decoded path as received: unchecked text, to be quoted.
+    """
+
+    code: str
+    status: int
+    tenant_id: str | None
+    source: str
+    user_id: str | None
+    request_id: str
+    method: str
+    path: str

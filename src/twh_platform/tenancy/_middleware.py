@@ -1,0 +1,259 @@
+"""
+The middleware that finds out who is asking, binds it, or refuses.
+
+The client of a refused request learns one of four things, whatever the reason:
+its credentials do not do (401), this tenant is not for it (403), try later
+(503), we failed (500).  The reason goes to the log and to `TenantRefused`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from .._asgi import ASGIApp, Problem, Receive, Scope, Send, request_id
+from .._signals import announce, has_listeners
+from ..errors import (
+    BackendUnavailableError,
+    CredentialsError,
+    NoCurrentTenantError,
+    PlatformError,
+    TenantError,
+    TenantMismatchError,
+    TenantUnresolvedError,
+)
+from ._announcements import TenantRefused, TenantResolved
+from ._claim import TenantClaim, TenantResolver
+from ._context import bind_tenant, current_tenant, unbind_tenant
+from ._directory import TenantDirectory
+from ._public_paths import PublicPaths
+from ._tenant import Tenant, TenantStatus
+
+__all__ = ["Resolution", "TenantMiddleware", "resolution_of"]
+
+_logger = logging.getLogger("twh_platform.tenancy")
+
+_RESOLUTION = "twh.resolution"
+
+_CREDENTIALS = Problem(
+    status=401,
+    code="credentials_invalid",
+    title="Valid credentials are required",
+    headers={"www-authenticate": "Bearer"},
+)
+_REFUSED = Problem(status=403, code="tenant_refused", title="This tenant is not available to you")
+_FAILED = Problem(status=500, code="internal_error", title="Something went wrong here")
+
+
+class Resolution(NamedTuple):
+    """
+    How the tenant of a request was resolved.
+
+    One is made for each request, so it is a named tuple: as immutable as a
+    frozen dataclass and made in a third of the time.
+
+    Attributes:
+        tenant: The tenant, as the directory has it.
+
+        claim: What the sources said: source, user id, verified claims.
+    """
+
+    tenant: Tenant
+    claim: TenantClaim
+
+    @property
+    def user_id(self) -> str | None:
+        """
+        The user, where a source has proved one.
+        """
+        return self.claim.user_id
+
+
+def resolution_of(scope: Scope) -> Resolution:
+    """
+    How the tenant of this request was resolved: `resolution_of(request.scope)`.
+
+    Raises:
+        twh_platform.errors.NoCurrentTenantError: On a public path, or if
+            `TenantMiddleware` did not see the request.
+    """
+    found = scope.get(_RESOLUTION)
+    if isinstance(found, Resolution):
+        return found
+    message = "TenantMiddleware resolved no tenant for this request"
+    raise NoCurrentTenantError(message)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class TenantMiddleware:
+    """
+    Bind the tenant of each request and websocket, or refuse it.
+
+    Inside the app `current_tenant()` is the tenant and `resolution_of(scope)`
+    tells the user and the claims.  On public paths, and during lifespan, no
+    tenant is bound.  A different tenant that is bound already, by an outer
+    middleware or by a mistake, refuses the request.
+
+    Unknown, suspended, expired and foreign tenants get the same answer: 403
+    with code ``tenant_refused``.  An error of a resolver or directory that is
+    not ours is answered with 500 and raised on; the app is not called.
+
+    CORS preflights carry no credentials: put CORS middleware outside this one.
+
+    Args:
+        app: The ASGI app inside.
+
+        resolver: Where the tenant is named; `Agreement` is the careful one.
+
+        directory: Where the tenant is looked up; `CachedTenantDirectory` in
+            front of anything remote.
+
+        public_paths: Paths that need no tenant: ``/healthz`` is that path
+            alone, ``/docs/*`` all below it.
+
+        clock: The current moment, with time zone.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        resolver: TenantResolver,
+        directory: TenantDirectory,
+        public_paths: Iterable[str] = (),
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self.app = app
+        self._resolver = resolver
+        self._directory = directory
+        self._public = PublicPaths(public_paths)
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one connection scope.
+        """
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        scope.pop(_RESOLUTION, None)
+        if self._public.cover(scope):
+            with unbind_tenant():
+                await self.app(scope, receive, send)
+            return
+        claim: TenantClaim | None = None
+        try:
+            claim = await self._resolver.resolve(scope)
+            resolution = await self._admit(claim)
+        except (TenantError, BackendUnavailableError) as error:
+            await _refuse(error, claim, scope)(scope, receive, send)
+            return
+        except Exception as error:
+            # Never "no tenant, go on".  Answered here and raised for the server's log.
+            await _fail(error, claim, scope)(scope, receive, send)
+            raise
+        with bind_tenant(resolution.tenant):
+            if has_listeners(TenantResolved):
+                announce(_resolved(resolution, scope))
+            await self.app(_inner_scope(scope, resolution), receive, send)
+
+    async def _admit(self, claim: TenantClaim | None) -> Resolution:
+        if claim is None:
+            message = "nothing in the request names a tenant"
+            raise CredentialsError(message, code="credentials_missing")
+        if not claim.decides:
+            message = f"source {claim.source!r} may not decide alone"
+            raise CredentialsError(message, code="tenant_undecided")
+        tenant = await self._directory.get(claim.tenant_id)
+        if tenant is None:
+            message = f"no tenant {claim.tenant_id!r} in the directory"
+            raise TenantUnresolvedError(message, code="tenant_unknown")
+        if tenant.id != claim.tenant_id:
+            message = f"asked for {claim.tenant_id!r}, the directory gave {tenant.id!r}"
+            raise TenantMismatchError(message, code="tenant_directory_mismatch")
+        if tenant.expires_at is not None or tenant.status is not TenantStatus.ACTIVE:
+            tenant.ensure_served(self._clock())  # for most, no clock has to be read
+        bound = current_tenant()
+        if bound is not None and bound.id != tenant.id:
+            message = f"resolved {tenant.id!r}, but {bound.id!r} is bound already"
+            raise TenantMismatchError(message, code="tenant_already_bound")
+        return Resolution(tenant, claim)
+
+
+def _inner_scope(scope: Scope, resolution: Resolution) -> Scope:
+    # In the scope that we were given, so that outer middleware can read it too.
+    scope[_RESOLUTION] = resolution
+    root = resolution.claim.root_path
+    if root is None:
+        return scope
+    path = scope["path"]
+    if not path.startswith(root):  # a server that leaves root_path out of path
+        path = scope.get("root_path", "") + path
+    return {**scope, "root_path": root, "path": path}
+
+
+def _resolved(resolution: Resolution, scope: Scope) -> TenantResolved:
+    return TenantResolved(
+        tenant=resolution.tenant,
+        source=resolution.claim.source,
+        user_id=resolution.claim.user_id,
+        request_id=request_id(scope),
+    )
+
+
+def _refuse(error: PlatformError, claim: TenantClaim | None, scope: Scope) -> Problem:
+    problem = _problem(error)
+    _announce_refused(error.code, problem.status, claim, scope)
+    _logger.log(
+        logging.WARNING if problem.status >= _FAILED.status else logging.INFO,
+        "request %s refused with %d, %s: %s",
+        request_id(scope),
+        problem.status,
+        error.code,
+        error,
+    )
+    return problem
+
+
+def _fail(error: Exception, claim: TenantClaim | None, scope: Scope) -> Problem:
+    _announce_refused("resolution_failed", _FAILED.status, claim, scope)
+    _logger.error(
+        "request %s failed while its tenant was resolved",
+        request_id(scope),
+        exc_info=error,
+    )
+    return _FAILED
+
+
+def _problem(error: PlatformError) -> Problem:
+    if isinstance(error, BackendUnavailableError):
+        seconds = max(1, math.ceil(error.retry_after))
+        return Problem(
+            status=503,
+            code="backend_unavailable",
+            title="Not available at the moment",
+            headers={"retry-after": str(seconds)},
+        )
+    return _CREDENTIALS if isinstance(error, CredentialsError) else _REFUSED
+
+
+def _announce_refused(code: str, status: int, claim: TenantClaim | None, scope: Scope) -> None:
+    if not has_listeners(TenantRefused):
+        return
+    signal = TenantRefused(
+        code=code,
+        status=status,
+        tenant_id=claim.tenant_id if claim else None,
+        source=claim.source if claim else "",
+        user_id=claim.user_id if claim else None,
+        request_id=request_id(scope),
+        method=scope.get("method", "WEBSOCKET"),
+        path=scope["path"],
+    )
+    announce(signal)

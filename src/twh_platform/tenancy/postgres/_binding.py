@@ -1,0 +1,168 @@
+"""
+What a connection says to PostgreSQL so that a transaction belongs to a tenant.
+
+The tenant is a setting of one transaction.  It travels in the same message as
+``BEGIN``, so it costs no round trip::
+
+    BEGIN; SET LOCAL twh.tenant_id = 'acme'
+
+Every transaction is bound, also one that has no tenant: it is bound to the
+empty string, which the policies refuse, whatever a session was left with.
+
+Outside a transaction a session still holds things that a transaction's end
+does not take back: cursors WITH HOLD, temporary tables, LISTEN, advisory
+locks, settings.  When a connection changes tenant, `_SCRUB` goes ahead in the
+same message.  It is a transaction of its own, because what DISCARD TEMP drops
+in the tenant's transaction would be back after a ROLLBACK.
+
+A statement that a tenant sends outside a transaction has no BEGIN to ride on.
+There the scrub is a message of its own, on a change of tenant only.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ...errors import TenantMismatchError
+from .._context import current_tenant
+
+__all__ = ["SETTING", "TransactionBinding"]
+
+SETTING = "twh.tenant_id"
+
+_SCRUB = "; ".join(
+    (
+        "BEGIN",
+        # First, so that the last tenant's search_path and statement_timeout
+        # do not govern the rest.
+        "RESET ALL",
+        "SET SESSION AUTHORIZATION DEFAULT",  # undoes SET ROLE too
+        "CLOSE ALL",
+        "UNLISTEN *",
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "DISCARD TEMP",
+        "DISCARD SEQUENCES",
+        "COMMIT",
+    )
+)
+
+# No tenant id is empty, and None stands for work without a tenant.
+_UNKNOWN = ""
+
+
+class TransactionBinding:
+    """
+    What one connection knows: whose transaction is open, and whose residue it has.
+
+    A driver sends a message from here and, once the server has carried it
+    out, says so with `begun` or `scrubbed`.  In between the message may be
+    cancelled, before or after it took effect.  Until the word comes, nobody
+    may use an open transaction and the residue is unknown.
+
+    Attributes:
+        begins: How many times a BEGIN was asked for.
+    """
+
+    __slots__ = ("_bound", "_residue", "begins")
+
+    def __init__(self) -> None:
+        self._bound: str | None = _UNKNOWN
+        self._residue: str | None = _UNKNOWN
+        self.begins = 0
+
+    def begin_message(self, begin: str) -> str:
+        """
+        The statements that open a transaction for the current tenant.
+
+        They are joined by ``"; "`` and fit one simple query.
+
+        Args:
+            begin: The driver's own ``BEGIN``, with its options, no semicolon.
+        """
+        self.begins += 1
+        scrub = self.scrub_message() is not None
+        return _message(begin, _current_id(), scrub=scrub)
+
+    def bind_message(self) -> str:
+        """
+        The statement that binds a transaction which was opened without it.
+
+        `scrub_message` comes before that transaction.
+        """
+        return _bind(_current_id())
+
+    def begun(self) -> None:
+        """
+        Note that the server has opened a transaction for the current tenant.
+        """
+        self._bound = self._residue = _current_id()
+
+    def scrub_message(self) -> str | None:
+        """
+        What the session needs before the current tenant uses it outside a transaction.
+
+        No tenant is bound there, so the policies refuse, but the session's
+        cursors, tables and settings can be seen.  A transaction that the use
+        opens without the driver's knowledge belongs to nobody.
+
+        Returns:
+            Statements, joined by ``"; "``, or None if the residue is the
+            tenant's own.
+        """
+        self._bound = _UNKNOWN
+        if self.settled:
+            return None
+        self._residue = _UNKNOWN
+        return _SCRUB
+
+    def scrubbed(self) -> None:
+        """
+        Note that the server has carried out what `scrub_message` gave.
+        """
+        self._residue = _current_id()
+
+    @property
+    def settled(self) -> bool:
+        """
+        Whether all that happened since the last word was the current tenant's.
+        """
+        return self._residue == _current_id()
+
+    def check(self) -> None:
+        """
+        Allow the current tenant to use the open transaction.
+
+        Raises:
+            twh_platform.errors.TenantMismatchError: If it was opened for
+                another tenant, for none, or behind the driver's back.
+        """
+        tenant_id = _current_id()
+        if tenant_id != self._bound:
+            raise TenantMismatchError(
+                f"the open transaction belongs to {_name(self._bound)} and the "
+                f"current tenant is {_name(tenant_id)}: end the transaction "
+                "first, or take another connection",
+                code="tenant_switched_in_transaction",
+            )
+
+
+def _current_id() -> str | None:
+    tenant = current_tenant()
+    return None if tenant is None else tenant.id
+
+
+def _bind(tenant_id: str | None) -> str:
+    # The alphabet of tenant ids makes the literal safe; see valid_tenant_id.
+    return f"SET LOCAL {SETTING} = '{tenant_id or ''}'"
+
+
+@lru_cache(maxsize=4096)
+def _message(begin: str, tenant_id: str | None, *, scrub: bool) -> str:
+    before = (_SCRUB,) if scrub else ()
+    return "; ".join((*before, begin, _bind(tenant_id)))
+
+
+def _name(tenant_id: str | None) -> str:
+    if tenant_id is None:
+        return "no tenant"
+    return f"tenant {tenant_id!r}" if tenant_id else "nobody that bound it"

@@ -1,0 +1,147 @@
+"""
+psycopg connections whose every transaction belongs to the current tenant.
+
+    >>> import psycopg_pool
+    >>> pool = psycopg_pool.AsyncConnectionPool(
+    ...     dsn, connection_class=AsyncTenantConnection, open=False
+    ... )  # doctest: +SKIP
+
+Use a plain `psycopg.connect` nowhere: `TenantConnection.connect` takes the
+same arguments.  Work in transactions: in autocommit mode, outside of
+`Connection.transaction()`, no tenant is bound and the policies refuse.
+
+Settings belong into the connection string (``options='-c lock_timeout=2s'``)
+or the role.  What is SET in a session is reset when the tenant changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..._extras import missing_extra
+from ._binding import TransactionBinding
+
+try:
+    import psycopg
+    from psycopg import errors, generators, pq, sql
+except ImportError as cause:
+    raise missing_extra("psycopg", cause) from cause
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
+
+__all__ = ["AsyncTenantConnection", "TenantConnection"]
+
+_Status = pq.TransactionStatus
+_IN_TRANSACTION = (_Status.INTRANS, _Status.INERROR)
+
+
+class _FoldedBegin:
+    """
+    Folds the binding into the message that has ``BEGIN``: no extra round trip.
+
+    It stands on private methods of psycopg's connections, all of them
+    generators that the sync and the async connection share.
+    """
+
+    if TYPE_CHECKING:
+        pgconn: Any
+        _autocommit: bool
+        _pipeline: Any
+
+        def _get_tx_start_command(self) -> bytes: ...
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.binding = TransactionBinding()
+
+    def _start_query(self) -> PQGen[None]:
+        # Every cursor comes through here before it sends.
+        if self.pgconn.transaction_status == _Status.IDLE and not self._autocommit:
+            yield from self._begin()
+        else:
+            yield from self._admit()
+
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> PQGen[Any]:
+        if isinstance(command, bytes) and command == self._get_tx_start_command():
+            return (yield from self._begin())
+        if isinstance(command, sql.Composable) and _reads_cursor(command, self):
+            yield from self._admit()
+        return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
+
+    def _begin(self) -> PQGen[PGresult | None]:
+        begin = self._get_tx_start_command().decode()
+        result = yield from self._tell(self.binding.begin_message(begin))
+        self.binding.begun()
+        return result
+
+    def _admit(self) -> PQGen[None]:
+        status = self.pgconn.transaction_status
+        if status == _Status.ACTIVE and self._pipeline and not self.binding.settled:
+            # Only the answers to what is on the way tell whose turn it is.
+            yield from self._pipeline._sync_gen()  # noqa: SLF001
+            status = self.pgconn.transaction_status
+        if status == _Status.IDLE:
+            scrub = self.binding.scrub_message()
+            if scrub is not None:
+                yield from self._tell(scrub)
+                self.binding.scrubbed()
+        elif status in _IN_TRANSACTION:
+            self.binding.check()
+
+    def _tell(self, message: str) -> PQGen[PGresult | None]:
+        stale = not self.binding.settled
+        if self._pipeline:
+            for statement in message.split("; "):
+                yield from super()._exec_command(statement)  # type: ignore[misc]
+            yield from self._pipeline._sync_gen()  # noqa: SLF001
+            result = None
+        else:
+            self.pgconn.send_query(message.encode())
+            result = _last(self.pgconn, (yield from generators.execute(self.pgconn)))
+        if stale:
+            # What the last tenant's LISTEN brought; psycopg 3.2.1 keeps none.
+            (getattr(self, "_notifies_backlog", None) or []).clear()
+        return result
+
+
+def _last(pgconn: Any, results: list[PGresult]) -> PGresult:
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, encoding=pgconn._encoding)  # noqa: SLF001
+    return results[-1]
+
+
+def _reads_cursor(command: sql.Composable, connection: Any) -> bool:
+    return command.as_bytes(connection).startswith((b"FETCH", b"MOVE"))
+
+
+_HOOKS = ("_start_query", "_exec_command", "_get_tx_start_command")
+
+
+def hooks_present() -> bool:
+    """
+    Whether this psycopg has the private methods that folding stands on.
+    """
+    return all(hasattr(psycopg.Connection, name) for name in _HOOKS)
+
+
+if TYPE_CHECKING or hooks_present():
+
+    class TenantConnection(_FoldedBegin, psycopg.Connection[Any]):
+        """
+        A `psycopg.Connection` that binds each transaction to the current tenant.
+
+        Raises:
+            twh_platform.errors.TenantMismatchError: When used inside a
+                transaction that was opened for another tenant.
+        """
+
+    class AsyncTenantConnection(_FoldedBegin, psycopg.AsyncConnection[Any]):
+        """
+        The same for `psycopg.AsyncConnection`.
+        """
+
+else:  # pragma: no cover -- no released psycopg lacks the hooks
+    from ._psycopg_public import AsyncTenantConnection, TenantConnection

@@ -1,0 +1,96 @@
+"""
+Measuring variants side by side.
+
+A *round* runs one block of each variant, in an order that is drawn anew, so
+a slow moment of the machine hits neighbours alike.  A block's wall time is
+the median of its single runs: what preempts one run does not move it.  Its
+CPU time is that of this process and of the server's processes that serve it,
+as the scheduler counted it, divided by the runs.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Series", "Variant", "measure"]
+
+_MIN_ROUNDS = 7
+_WARM_UP_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """
+    One of the things compared.
+
+    Args:
+        run: Runs it so often and returns the seconds that each run took.
+
+        backends: Process ids of the server processes that work for it; empty
+            if the server's processes cannot be seen.
+    """
+
+    run: Callable[[int], Sequence[float]]
+    backends: Sequence[int] = ()
+
+
+@dataclass(slots=True)
+class Series:
+    """
+    A variant's blocks, one per round, in microseconds per run.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def measure(
+    variants: Mapping[str, Variant], *, seconds: float, block_seconds: float = 0.02
+) -> dict[str, Series]:
+    """
+    Run rounds until the time is spent, seven at least.
+
+    Args:
+        variants: What to compare.
+
+        seconds: How long to measure, all variants together.
+
+        block_seconds: About how long one block lasts.
+    """
+    size = {name: _block_size(one, block_seconds) for name, one in variants.items()}
+    series = {name: Series() for name in variants}
+    draw = random.Random(0)
+    deadline = time.monotonic() + seconds
+    rounds = 0
+    while rounds < _MIN_ROUNDS or time.monotonic() < deadline:
+        for name in draw.sample(list(variants), len(variants)):
+            _block(variants[name], size[name], series[name])
+        rounds += 1
+    return series
+
+
+def _block_size(variant: Variant, block_seconds: float) -> int:
+    typical = statistics.median(variant.run(_WARM_UP_RUNS))
+    return max(3, round(block_seconds / typical))
+
+
+def _block(variant: Variant, size: int, series: Series) -> None:
+    before = _cpu_seconds(variant.backends)
+    taken = variant.run(size)
+    after = _cpu_seconds(variant.backends)
+    series.wall.append(statistics.median(taken) * 1e6)
+    series.cpu.append((after - before) / size * 1e6)
+
+
+def _cpu_seconds(backends: Sequence[int]) -> float:
+    return time.process_time() + sum(map(_backend_cpu_seconds, backends))
+
+
+def _backend_cpu_seconds(pid: int) -> float:
+    # In nanoseconds; /proc/PID/stat counts in hundredths of a second.
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9

@@ -1,0 +1,59 @@
+"""
+The rows of `tenancy`: turns, time, scrub, policies, middleware.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+
+from ._database import Database, conditions, open_database
+from ._policies import policy_rows
+from ._rows import Row, as_table
+from ._scrub import scrub_rows
+from ._transactions import local_rows, remote_rows, turn_rows
+
+__all__ = ["PARTS", "rows"]
+
+
+def _middleware_rows(_database: Database, _seconds: float) -> list[Row]:
+    from . import middleware
+
+    return [Row.from_mapping(values) for values in middleware.rows()]
+
+
+_Part = Callable[[Database, float], list[Row]]
+
+PARTS: dict[str, _Part] = {
+    "turns": lambda database, _: turn_rows(database),
+    "local": lambda database, seconds: local_rows(database, seconds=seconds),
+    "remote": lambda database, seconds: remote_rows(database, seconds=seconds),
+    "scrub": lambda database, seconds: scrub_rows(database, seconds=seconds),
+    "policies": lambda database, seconds: policy_rows(database, seconds=seconds),
+    "middleware": _middleware_rows,
+}
+"""What `--part` names; each gets the seconds for one comparison."""
+
+_SECONDS = 20.0
+_QUICK_SECONDS = 3.0
+
+
+def rows(*, quick: bool = False, parts: Collection[str] | None = None) -> list[Row]:
+    """
+    Measure and print, part by part.
+
+    Args:
+        quick: About two minutes in place of ten.
+
+        parts: Names of `PARTS`; all if None.
+    """
+    seconds = _QUICK_SECONDS if quick else _SECONDS
+    result: list[Row] = []
+    with open_database() as database:
+        sys.stdout.write("".join(f"{line}\n" for line in conditions(database)) + "\n")
+        for name in parts or PARTS:
+            measured = PARTS[name](database, seconds)
+            sys.stdout.write(as_table(measured) + "\n")
+            sys.stdout.flush()
+            result += measured
+    return result
