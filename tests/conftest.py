@@ -5,54 +5,42 @@ What all tests share.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from twh_platform.errors import MissingExtraError
-
 ROOT = Path(__file__).parent.parent
 
 
-class BareModule(pytest.Module):
-    """
-    A test file that is skipped where the optional dependency it imports is missing.
-    """
-
-    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
-        """
-        Collect, or skip the whole file.
-        """
-        try:
-            return super().collect()
-        except self.CollectError as error:
-            if not _is_optional(error.__cause__):
-                raise
-            pytest.skip(f"bare install: {error.__cause__}", allow_module_level=True)
+OURS = {"examples", "tests", "twh_platform"}
 
 
-def _is_optional(cause: BaseException | None) -> bool:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """
-    Tell a missing extra from a mistake in our own imports.
+    Skip files and folders whose extra is missing, in the session that has none.
+
+    Everywhere else a failed import stays a failure.
     """
-    if isinstance(cause, MissingExtraError):
-        return True
-    ours = {"examples", "tests", "twh_platform"}
-    name = cause.name if isinstance(cause, ModuleNotFoundError) else None
-    return name is not None and name.partition(".")[0] not in ours
+    report = yield
+    cause = missing_dependency(str(report.longrepr)) if report.failed else None
+    if cause and os.environ.get("TWH_TEST_BARE") == "1":
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"bare install: {cause}")
+    return report
 
 
-def pytest_pycollect_makemodule(
-    module_path: Path, parent: pytest.Collector
-) -> pytest.Module | None:
+def missing_dependency(failure: str) -> str | None:
     """
-    Forgive missing extras in the session that runs without any, and nowhere else.
+    Return what an import error says, unless the mistake is in a module of ours.
     """
-    if os.environ.get("TWH_TEST_BARE") != "1":
-        return None
-    module: pytest.Module = BareModule.from_parent(parent, path=module_path)
-    return module
+    reasons = re.findall(r"(?:ModuleNotFound|MissingExtra)Error: (.*)$", failure, re.MULTILINE)
+    name = re.match(r"No module named '(\w+)", reasons[-1]) if reasons else None
+    return None if not reasons or (name and name[1] in OURS) else str(reasons[-1])
 
 
 @pytest.fixture(scope="session")

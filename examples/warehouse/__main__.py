@@ -20,20 +20,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
 
 from twh_platform.testing import PostgresServer
 
 from .app import create_app
-from .check import Tour, drive, tours
 from .database import temporary_warehouse
 from .passwords import hash_password
 from .seed import MAIN, email, seed
 from .settings import Settings
-from .shell import shell_lines
+from .tour import Tour, tours
+from .tour.check import drive
+from .tour.shell import shell_lines
 
-_FIRST_PORT = 8080
-_PORTS_TO_TRY = 20
+_USUAL_PORTS = range(8080, 8100)
 
 Planner = Callable[[Settings, str], list[Tour]]
 
@@ -77,7 +76,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    # As Ctrl-C, which asyncio turns into a cancellation of what runs.
+    signal.raise_signal(signal.SIGINT)
 
 
 async def _check(settings: Settings, password: str, port: int | None, planner: Planner) -> int:
@@ -103,7 +103,7 @@ async def _running(
     Serve the seeded warehouse within a `with`.
     """
     app = create_app(settings)
-    await _fill(app, password)
+    await seed(app.state.services, password=password)
     with _socket(port) as listener:
         server = uvicorn.Server(
             uvicorn.Config(app, lifespan="on", access_log=access_log, log_level="warning")
@@ -111,7 +111,7 @@ async def _running(
         if access_log:
             logging.getLogger("uvicorn.access").setLevel(logging.INFO)
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not task.done():
+        while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn has no event
             await asyncio.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", task
@@ -120,14 +120,9 @@ async def _running(
             await task
 
 
-async def _fill(app: Starlette, password: str) -> None:
-    services = app.state.services
-    await seed(services, password=password)
-
-
 def _socket(port: int | None) -> socket.socket:
-    ports = range(_FIRST_PORT, _FIRST_PORT + _PORTS_TO_TRY) if port is None else (port,)
-    for number in (*ports, 0) if port is None else ports:
+    wanted = [port] if port is not None else [*_USUAL_PORTS, 0]
+    for number in wanted:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
@@ -140,8 +135,7 @@ def _socket(port: int | None) -> socket.socket:
 def _print_tour(settings: Settings, url: str, password: str) -> None:
     tenant, other = MAIN
     [platform, own, _] = tours(settings, password)
-    names = ("password", "administrator", "run", "nothing")
-    variables = {name: own.variables[name] for name in names}
+    steps = [*platform.steps, *own.steps]
     print(f"""
 The warehouse   {url}
 What it can do  {url}/openapi.json
@@ -150,7 +144,7 @@ Who may log in  {email("ROLE", "TENANT")}, password {password}
 
 The tour, to copy into another shell; the status to expect is behind each title:
 """)
-    print("\n".join(shell_lines(url, [*platform.steps, *own.steps], variables)))
+    print("\n".join(shell_lines(url, steps, own.variables)))
     print("\nCtrl-C ends it and leaves nothing behind.", flush=True)
 
 

@@ -103,7 +103,7 @@ class TenantRecord(Directory):
     """
 
     __tablename__ = "tenants"
-    __table_args__: ClassVar[dict[str, str]] = {"schema": "twh"}
+    __table_args__ = {"schema": "twh"}  # noqa: RUF012 -- as SQLAlchemy declares it
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tier: Mapped[str]
@@ -387,9 +387,7 @@ class Transfer(Versioned):
     to_location_id: Mapped[UUID]
     status: Mapped[str]
     actor_id: Mapped[UUID]
-    lines: Mapped[list[TransferLine]] = relationship(
-        lazy="selectin", order_by=TransferLine.line
-    )
+    lines: Mapped[list[TransferLine]] = relationship(lazy="selectin", order_by=TransferLine.line)
 
 
 class ReturnLine(_Line):

@@ -147,6 +147,9 @@ def _refusals(one: Operation) -> dict[str, Any]:
         codes[str(PROBLEMS[code][0])].append(code)
     content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {
-        status: {"description": " or ".join(f"`{code}`" for code in sorted(found)), "content": content}
+        status: {
+            "description": " or ".join(f"`{code}`" for code in sorted(found)),
+            "content": content,
+        }
         for status, found in sorted(codes.items())
     }

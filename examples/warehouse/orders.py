@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
-from .models import PurchaseOrder, SalesOrder, Transfer
+from .models import PurchaseOrder, SalesOrder, TenantRow, Transfer
 from .problems import Refusal
 from .shapes import Body, Line, Quantity
 
 __all__ = ["Part", "ensure_status", "numbered", "take_parts", "touch"]
 
-L = TypeVar("L")
+L = TypeVar("L", bound=TenantRow)
 Order = PurchaseOrder | SalesOrder | Transfer
 
 

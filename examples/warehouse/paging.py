@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, literal, tuple_
+from sqlalchemy import Select, literal, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from .problems import Refusal
 
@@ -44,11 +45,11 @@ class Page(BaseModel, Generic[V]):
 
 async def read_page(
     db: AsyncSession,
-    rows: Select[Any],
+    rows: Select[*tuple[Any, ...]],
     query: PageQuery,
     *,
     view: type[V],
-    keys: tuple[ColumnElement[UUID], ...],
+    keys: tuple[InstrumentedAttribute[UUID], ...],
 ) -> Page[V]:
     """
     Read the page of *rows* that *query* asks for.

@@ -62,7 +62,12 @@ class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
     """
 
     def __init__(
-        self, code: str, detail: str = "", *, headers: Mapping[str, str] | None = None, **members: Any
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
     ) -> None:
         super().__init__(code)
         status, title = PROBLEMS[code]

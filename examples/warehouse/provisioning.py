@@ -61,8 +61,10 @@ async def provision(
             db.add_all(rows)
             await db.flush()
             # Inline, so that nothing is read back: this login may only write here.
-            secrets = [{"user_id": row.id, "hash": one} for row, one in zip(rows, hashes, strict=True)]
-            await db.execute(insert(Password.__table__).inline(), secrets)
+            passwords = [
+                {"user_id": row.id, "hash": one} for row, one in zip(rows, hashes, strict=True)
+            ]
+            await db.execute(insert(Password).inline(), passwords)
     async with services.operator.begin() as db:
         db.add(record)
         record.status = status

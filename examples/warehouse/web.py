@@ -14,11 +14,10 @@ in the OpenAPI document all follow from it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
@@ -28,6 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .auth import Caller, Role
+from .deadline import within
 from .idempotency import Rendered, answer_once, key_of
 from .models import Record
 from .problems import Refusal
@@ -194,8 +194,7 @@ class Operation:
             caller.ensure(self.access)
         call = Call(request=request, services=services, _caller=caller)
         given = await self._given(call)
-        async with asyncio.timeout(services.settings.database_seconds):
-            rendered = await self._answer(call, given)
+        rendered = await within(services.settings.database_seconds, self._answer(call, given))
         return Response(
             rendered.body, rendered.status, {"cache-control": "no-store", **rendered.headers}
         )
@@ -230,9 +229,7 @@ class Operation:
             headers["etag"] = etag(version)
         if self.status == 201 and identity is not None:  # noqa: PLR2004 -- Created
             headers["location"] = f"{self.path}/{identity}"
-        return Rendered(
-            status=self.status, headers=headers, body=answer.model_dump_json().encode()
-        )
+        return Rendered(status=self.status, headers=headers, body=answer.model_dump_json().encode())
 
 
 def operation(

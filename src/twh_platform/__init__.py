@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._asgi import Problem
+    from ._signals import subscribe
     from .errors import PlatformError
     from .tenancy import (
         Agreement,
@@ -40,10 +41,11 @@ __all__ = [
     "bind_tenant",
     "current_tenant",
     "require_tenant",
+    "subscribe",
     "unbind_tenant",
 ]
 
-_ELSEWHERE = {"Problem": "._asgi", "PlatformError": ".errors"}
+_ELSEWHERE = {"PlatformError": ".errors", "Problem": "._asgi", "subscribe": "._signals"}
 
 
 def __getattr__(name: str) -> Any:

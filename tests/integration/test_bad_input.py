@@ -14,9 +14,9 @@ from typing import Any
 
 import jwt
 import pytest
-import uvicorn
 
-from tests.tenancy_support import AUDIENCE, ISSUER, SECRET, heard, name_tenant, payload
+from tests.support.serving import running
+from tests.support.tenancy import AUDIENCE, ISSUER, SECRET, heard, name_tenant, payload
 from twh_platform.tenancy import (
     Agreement,
     HeaderResolver,
@@ -26,7 +26,6 @@ from twh_platform.tenancy import (
     Tenant,
     TenantMiddleware,
     TenantRefused,
-    create_clean_task,
 )
 from twh_platform.tenancy.jwt import JWTResolver
 
@@ -49,14 +48,8 @@ APP = TenantMiddleware(
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     """The app on a real server."""
-    config = uvicorn.Config(APP, port=0, log_level="critical", lifespan="off", http="h11")
-    server = uvicorn.Server(config)
-    task = create_clean_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await task
+    async with running(APP, log_level="critical", http="h11") as number:
+        yield number
 
 
 def bearer(**changes: Any) -> bytes:
@@ -64,7 +57,9 @@ def bearer(**changes: Any) -> bytes:
     return b"Authorization: Bearer " + jwt.encode(payload(**changes), SECRET, "HS256").encode()
 
 
-async def send(port: int, target: bytes, *headers: bytes, host=b"localhost") -> tuple[int, str, str]:
+async def send(
+    port: int, target: bytes, *headers: bytes, host=b"localhost"
+) -> tuple[int, str, str]:
     """Send one request; return status, content type and body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [b"GET " + target + b" HTTP/1.1", b"Host: " + host, *headers, b"Connection: close"]
@@ -91,19 +86,48 @@ REFUSED = {
     "no credentials": (b"/items", [], 401, "credentials_missing"),
     "a bare header": (b"/items", [b"X-Tenant-ID: acme"], 401, "tenant_undecided"),
     "a bare path": (b"/t/acme/items", [], 401, "tenant_undecided"),
-    "another header": (b"/items", [bearer(), b"X-Tenant-ID: globex"], 403, "tenant_sources_disagree"),
+    "another header": (
+        b"/items",
+        [bearer(), b"X-Tenant-ID: globex"],
+        403,
+        "tenant_sources_disagree",
+    ),
     "another path": (b"/t/globex/items", [bearer()], 403, "tenant_sources_disagree"),
     "a header twice": (
-        b"/items", [bearer(), b"X-Tenant-ID: acme", b"X-Tenant-ID: globex"], 403, "tenant_header_repeated"
+        b"/items",
+        [bearer(), b"X-Tenant-ID: acme", b"X-Tenant-ID: globex"],
+        403,
+        "tenant_header_repeated",
     ),
     "a header twice in case": (
-        b"/items", [bearer(), b"X-Tenant-ID: acme", b"x-tenant-id: acme"], 403, "tenant_header_repeated"
+        b"/items",
+        [bearer(), b"X-Tenant-ID: acme", b"x-tenant-id: acme"],
+        403,
+        "tenant_header_repeated",
     ),
-    "a list in a header": (b"/items", [bearer(), b"X-Tenant-ID: acme, globex"], 403, "tenant_id_invalid"),
-    "an over-long id": (b"/items", [bearer(), b"X-Tenant-ID: " + b"a" * 65], 403, "tenant_id_invalid"),
-    "a huge id": (b"/items", [bearer(), b"X-Tenant-ID: " + b"a" * 30_000], 403, "tenant_id_invalid"),
+    "a list in a header": (
+        b"/items",
+        [bearer(), b"X-Tenant-ID: acme, globex"],
+        403,
+        "tenant_id_invalid",
+    ),
+    "an over-long id": (
+        b"/items",
+        [bearer(), b"X-Tenant-ID: " + b"a" * 65],
+        403,
+        "tenant_id_invalid",
+    ),
+    "a huge id": (
+        b"/items",
+        [bearer(), b"X-Tenant-ID: " + b"a" * 30_000],
+        403,
+        "tenant_id_invalid",
+    ),
     "a Cyrillic id": (
-        b"/items", [bearer(), b"X-Tenant-ID: " + "аcme".encode()], 403, "tenant_id_invalid"  # noqa: RUF001
+        b"/items",
+        [bearer(), b"X-Tenant-ID: " + "\u0430cme".encode()],
+        403,
+        "tenant_id_invalid",
     ),
     "a Latin-1 id": (b"/items", [bearer(), b"X-Tenant-ID: acm\xe9"], 403, "tenant_id_invalid"),
     "two tokens": (b"/items", [bearer(), bearer()], 401, "token_repeated"),
@@ -156,7 +180,9 @@ async def test_hostile_hosts_are_refused(host, code, port):
     assert [signal.code for signal in signals] == [code]
 
 
-@pytest.mark.parametrize("header", [b"X-Tenant-ID: ac\x00me", b"X-Tenant-ID: ac\rme", b"X-Tenant\x00: acme"])
+@pytest.mark.parametrize(
+    "header", [b"X-Tenant-ID: ac\x00me", b"X-Tenant-ID: ac\rme", b"X-Tenant\x00: acme"]
+)
 async def test_what_the_server_refuses_does_not_reach_us(header, port):
     """NUL and bare CR in a header are refused before the app."""
     with heard(TenantRefused) as signals:

@@ -20,7 +20,6 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-import uvicorn
 import websockets
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -28,6 +27,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
+from tests.support.serving import eventually, running
 from twh_platform.tenancy import (
     HeaderResolver,
     MemoryTenantDirectory,
@@ -117,24 +117,6 @@ async def ask(app, *names: str) -> list[str]:
     return [answer.text for answer in answers]
 
 
-@contextlib.asynccontextmanager
-async def running(app) -> AsyncIterator[str]:
-    """Serve the app with uvicorn on loopback; give its address."""
-    config = uvicorn.Config(
-        app, port=0, log_level="warning", ws="websockets-sansio", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    serving_task = create_clean_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving_task
-
-
 class Meeting:
     """Waits until so many requests are in the same place."""
 
@@ -194,7 +176,9 @@ async def test_what_a_child_binds_its_parent_does_not_see():
 
     with bind_tenant(ACME):
         assert await asyncio.gather(child(GLOBEX), child(None), child(ACME)) == [
-            "globex", "nobody", "acme",
+            "globex",
+            "nobody",
+            "acme",
         ]
         assert ours() == "acme"
 
@@ -273,9 +257,12 @@ async def test_each_chunk_of_a_stream_has_it():
     async def endpoint(request):
         return StreamingResponse(chunks())
 
-    async with running(serving(endpoint)) as address, httpx.AsyncClient() as http:
+    async with running(serving(endpoint)) as port, httpx.AsyncClient() as http:
         answers = await asyncio.gather(
-            *(http.get(f"http://{address}/", headers={"x-tenant-id": name}) for name in NAMES)
+            *(
+                http.get(f"http://127.0.0.1:{port}/", headers={"x-tenant-id": name})
+                for name in NAMES
+            )
         )
     pairs = [line.split() for answer in answers for line in answer.text.splitlines()]
     assert [pair[0] for pair in pairs] == [name for name in NAMES for _ in meetings]
@@ -319,31 +306,31 @@ async def test_websockets_and_their_tasks_have_it():
         skipped.set("somebody")
         return await call_next(request)
 
-    inner = BaseHTTPMiddleware(
-        Starlette(routes=[WebSocketRoute("/", endpoint)]), dispatch=dispatch
-    )
+    inner = BaseHTTPMiddleware(Starlette(routes=[WebSocketRoute("/", endpoint)]), dispatch=dispatch)
 
-    async def talk(address, name):
+    async def talk(port, name):
         headers = {"x-tenant-id": name}
-        async with websockets.connect(f"ws://{address}/", additional_headers=headers) as socket:
+        async with websockets.connect(
+            f"ws://127.0.0.1:{port}/", additional_headers=headers
+        ) as socket:
             said = []
             for number in "123":
                 await socket.send(number)
                 said.append(await socket.recv())
             return said
 
-    async with running(guarded(inner)) as address:
-        said = await asyncio.gather(*(talk(address, name) for name in NAMES))
+    async with running(guarded(inner)) as port:
+        said = await asyncio.gather(*(talk(port, name) for name in NAMES))
     assert said == [[f"{number} {name} nobody" for number in "123"] for name in NAMES]
 
 
 async def test_a_refused_websocket_is_answered_over_the_wire():
     """The handshake gets the uniform problem, with its status."""
     app = guarded(Starlette())
-    async with running(app) as address:
+    async with running(app) as port:
         with pytest.raises(websockets.InvalidStatus) as caught:
             async with websockets.connect(
-                f"ws://{address}/", additional_headers={"x-tenant-id": "nobody"}
+                f"ws://127.0.0.1:{port}/", additional_headers={"x-tenant-id": "nobody"}
             ):
                 pytest.fail("it was accepted")
 
@@ -485,17 +472,22 @@ async def test_a_client_that_goes_away_leaves_nothing_behind():
         finally:
             gone.append(ours())
 
-    async def endpoint(request):
-        return StreamingResponse(endless()) if "s" in request.query_params else PlainTextResponse(ours())
+    async def went():
+        return bool(gone)
 
-    async with running(serving(endpoint)) as address, httpx.AsyncClient() as http:
-        url = f"http://{address}/"
+    async def endpoint(request):
+        return (
+            StreamingResponse(endless())
+            if "s" in request.query_params
+            else PlainTextResponse(ours())
+        )
+
+    async with running(serving(endpoint)) as port, httpx.AsyncClient() as http:
+        url = f"http://127.0.0.1:{port}/"
         async with http.stream("GET", url, params={"s": 1}, headers={"x-tenant-id": "acme"}):
             await entered.wait()
         answer = await http.get(url, headers={"x-tenant-id": "globex"})
-        async with asyncio.timeout(10):
-            while not gone:
-                await asyncio.sleep(0.01)
+        await eventually(went)
 
     assert answer.text == "globex"
     assert set(gone) <= {"acme", "nobody"}
@@ -573,16 +565,8 @@ async def test_what_lifespan_binds_reaches_no_request():
         return PlainTextResponse(ours())
 
     app = guarded(Starlette(routes=[Route("/", endpoint)], lifespan=lifespan))
-    config = uvicorn.Config(app, port=0, log_level="warning", lifespan="on")
-    server = uvicorn.Server(config)
-    task = create_clean_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with httpx.AsyncClient() as http:
+    async with running(app, lifespan="on") as port, httpx.AsyncClient() as http:
         answer = await http.get(f"http://127.0.0.1:{port}/", headers={"x-tenant-id": "acme"})
-    server.should_exit = True
-    await task
 
     assert answer.text == "acme"
 
@@ -600,9 +584,10 @@ async def test_dependencies_have_it():
         yield ours()
 
     app = fastapi.FastAPI()
+    first, second = fastapi.Depends(sync_dependency), fastapi.Depends(dependency)
 
     @app.get("/")
-    async def endpoint(one=fastapi.Depends(sync_dependency), two=fastapi.Depends(dependency)):
+    async def endpoint(one=first, two=second):
         return fastapi.Response(f"{one} {two} {ours()} {variable.get()}")
 
     endpoint.__annotations__.clear()

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.tenancy_support import Says, exchange, http_scope, name_tenant
+from tests.support.serving import PATIENCE, eventually
+from tests.support.tenancy import Says, exchange, http_scope, name_tenant
 from twh_platform.errors import BackendUnavailableError, PlatformError
 from twh_platform.tenancy import CachedTenantDirectory, TenantMiddleware
 from twh_platform.tenancy.postgres import install_sql
@@ -24,7 +25,6 @@ from twh_platform.testing import PostgresDatabase, PostgresServer
 
 OWNER, READER, APP, ADMIN = "twh_owner", "twh_directory", "twh_app", "twh_admin"
 NEVER = 3600.0  # a time to live that no test waits for
-PATIENCE = 30.0  # what only a hang exceeds
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +56,11 @@ async def directory(database):
         yield PostgresTenantDirectory(pool, timeout=1)
 
 
-async def eventually(condition) -> None:
-    """Wait until it holds; the time limit is there for a hang alone."""
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 def change(database, status, tenant_id="acme", user=OWNER) -> None:
     """Change a tenant's status behind the cache's back."""
-    database.execute(f"UPDATE twh.tenants SET status = '{status}' WHERE id = '{tenant_id}'", user=user)
+    database.execute(
+        f"UPDATE twh.tenants SET status = '{status}' WHERE id = '{tenant_id}'", user=user
+    )
 
 
 def test_the_sql_may_run_again(database):
@@ -77,9 +72,15 @@ def test_the_sql_may_run_again(database):
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE twh.tenants SET tier = 'x'", "DELETE FROM twh.tenants", "TRUNCATE twh.tenants",
-     "INSERT INTO twh.tenants (id) VALUES ('evil')", "SELECT twh.tenant_changed()",
-     "CREATE TABLE twh.x ()", "LOCK twh.tenants IN EXCLUSIVE MODE"],
+    [
+        "UPDATE twh.tenants SET tier = 'x'",
+        "DELETE FROM twh.tenants",
+        "TRUNCATE twh.tenants",
+        "INSERT INTO twh.tenants (id) VALUES ('evil')",
+        "SELECT twh.tenant_changed()",
+        "CREATE TABLE twh.x ()",
+        "LOCK twh.tenants IN EXCLUSIVE MODE",
+    ],
 )
 def test_the_directorys_role_only_reads(statement, database):
     """What leaks from it cannot change a tenant."""
@@ -101,7 +102,9 @@ def test_an_administrator_writes(database):
     """Insert, update and delete; the moment of the change is noted."""
     database.execute("INSERT INTO twh.tenants (id, status) VALUES ('new', 'active')", user=ADMIN)
     change(database, "suspended", "new", user=ADMIN)
-    moved = database.execute("SELECT updated_at > created_at FROM twh.tenants WHERE id = 'new'", user=ADMIN)
+    moved = database.execute(
+        "SELECT updated_at > created_at FROM twh.tenants WHERE id = 'new'", user=ADMIN
+    )
     database.execute("DELETE FROM twh.tenants WHERE id = 'new'", user=ADMIN)
 
     assert moved == "t"
@@ -109,9 +112,21 @@ def test_an_administrator_writes(database):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("id", "''"), ("id", "'a b'"), ("id", "E'a\\n'"), ("id", "'аcme'"), ("id", "repeat('a', 65)"),  # noqa: RUF001
-     ("status", "'gone'"), ("kind", "'test'"), ("expires_at", "'infinity'"), ("time_zone", "'Mars/Base'"),
-     ("time_zone", "'EST5EDT4'"), ("time_zone", "''"), ("attributes", "'[]'"), ("attributes", "'null'")],
+    [
+        ("id", "''"),
+        ("id", "'a b'"),
+        ("id", "E'a\\n'"),
+        ("id", "'\u0430cme'"),
+        ("id", "repeat('a', 65)"),
+        ("status", "'gone'"),
+        ("kind", "'test'"),
+        ("expires_at", "'infinity'"),
+        ("time_zone", "'Mars/Base'"),
+        ("time_zone", "'EST5EDT4'"),
+        ("time_zone", "''"),
+        ("attributes", "'[]'"),
+        ("attributes", "'null'"),
+    ],
 )
 def test_the_table_holds_only_what_a_tenant_can_be(column, value, database):
     """Every row can be read, because the rest is refused."""
@@ -162,7 +177,9 @@ async def test_look_ups_end_when_the_server_hangs(database, directory, twh_priva
     await eventually(answers)
 
 
-async def test_a_restart_between_two_look_ups_is_not_noticed(database, directory, twh_private_postgres):
+async def test_a_restart_between_two_look_ups_is_not_noticed(
+    database, directory, twh_private_postgres
+):
     """A dead connection of the pool is found before it is used."""
     assert await directory.get("acme") is not None
     twh_private_postgres.restart(immediate=True)
@@ -320,11 +337,15 @@ async def test_the_listener_stops_at_once(database, twh_private_postgres):
     for bad in (dsn, "postgresql://nobody@127.0.0.1:9/none"):
         async with TenantChangeListener(bad, CachedTenantDirectory(Nothing())):
             await asyncio.sleep(0.05)
+    hearing = TenantChangeListener(dsn, CachedTenantDirectory(Nothing()))
+    await hearing.__aenter__()
+    await asyncio.wait_for(hearing.wait_listening(), PATIENCE)
     with twh_private_postgres.paused():
-        listener = TenantChangeListener(dsn, CachedTenantDirectory(Nothing()))
-        await listener.__aenter__()
+        connecting = TenantChangeListener(dsn, CachedTenantDirectory(Nothing()))
+        await connecting.__aenter__()
         await asyncio.sleep(0.05)
-        await asyncio.wait_for(listener.__aexit__(None, None, None), PATIENCE)
+        for one in (hearing, connecting):
+            await asyncio.wait_for(one.__aexit__(None, None, None), PATIENCE)
 
 
 class Nothing:

@@ -11,7 +11,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tenancy_support import Says, http_scope
+from tests.support.tenancy import Says, http_scope
 from twh_platform.errors import TenantError, TenantUnresolvedError
 from twh_platform.tenancy import (
     Agreement,

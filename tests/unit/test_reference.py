@@ -7,11 +7,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import twh_platform
+from twh_platform.errors import TenantSuspendedError
+from twh_platform.tenancy import Tenant, TenantStatus
 
 PACKAGE = Path(twh_platform.__file__).parent
 
@@ -37,26 +40,44 @@ def _all_of(source: str) -> list[str]:
 def error_codes(package: Path) -> set[str]:
     """
     Collect every string that is given to something called `code`.
+
+    By name, by the name of a constant, or as the first argument of a function
+    whose first parameter is called so.
     """
+    trees = [ast.parse(path.read_text()) for path in package.rglob("*.py")]
     return {
         code
-        for path in package.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        for code in _codes_at(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        for value in _given_as_code(node, _takes_code(tree))
+        for code in _strings(value, _constants(tree))
     }
 
 
-def _codes_at(node: ast.AST) -> set[str]:
-    if isinstance(node, ast.keyword) and node.arg == "code":
-        return _strings(node.value)
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
-        return _strings(node.value)
+def _given_as_code(node: ast.AST, functions: set[str]) -> Iterator[ast.expr]:
+    keyword = isinstance(node, ast.keyword) and node.arg == "code"
+    if keyword or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code"):
+        yield node.value
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in functions:
+        yield from node.args[:1]
+
+
+def _takes_code(tree: ast.Module) -> set[str]:
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return {one.name for one in functions if one.args.args and one.args.args[0].arg == "code"}
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    nodes = (node for node in tree.body if isinstance(node, ast.Assign))
+    return {ast.unparse(node.targets[0]): node.value for node in nodes}
+
+
+def _strings(value: ast.expr, constants: dict[str, ast.expr]) -> set[str]:
+    if isinstance(value, ast.Name) and value.id in constants:
+        value = constants[value.id]
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return {value.value}
     return set()
-
-
-def _strings(value: ast.expr) -> set[str]:
-    nodes = (node.value for node in ast.walk(value) if isinstance(node, ast.Constant))
-    return {text for text in nodes if isinstance(text, str)}
 
 
 def missing(words: set[str], reference: str) -> list[str]:
@@ -86,6 +107,44 @@ def test_every_public_name_is_in_the_reference(reference):
 def test_every_error_code_is_in_the_reference(reference):
     """A code that is met in a log or a response can be looked up."""
     assert missing(error_codes(PACKAGE), reference) == []
+
+
+NOT_SERVED = [status for status in TenantStatus if status is not TenantStatus.ACTIVE]
+
+
+@pytest.mark.parametrize("status", NOT_SERVED)
+def test_every_status_that_is_not_served_has_its_code_in_the_reference(status, reference):
+    """The codes that are put together from a status can be looked up too."""
+    with pytest.raises(TenantSuspendedError) as caught:
+        Tenant(id="acme", status=status).ensure_served(datetime.now(UTC))
+
+    assert missing({caught.value.code}, reference) == []
+
+
+def test_every_code_in_the_reference_exists(project_root):
+    """A code that is gone from the source is gone from the reference."""
+    page = (project_root / "docs" / "reference" / "errors.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+    assert listed - error_codes(PACKAGE) == {f"tenant_{status}" for status in NOT_SERVED} - {
+        "tenant_suspended"
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'raise X(code="no_such_code")',
+        '_CODE = "no_such_code"\nraise X(code=_CODE)',
+        'def refuse(code, message): ...\nrefuse("no_such_code", "x")',
+        'class X(Exception):\n    code = "no_such_code"',
+    ],
+)
+def test_every_way_of_giving_a_code_is_noticed(source, tmp_path):
+    """Control: a code is found however the source spells it."""
+    (tmp_path / "planted.py").write_text(source)
+
+    assert error_codes(tmp_path) == {"no_such_code"}
 
 
 def test_a_gap_is_noticed(tmp_path):

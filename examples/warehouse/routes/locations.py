@@ -43,9 +43,7 @@ async def list_locations(call: Call, query: PageQuery) -> Page[LocationView]:
     """
     List the locations.
     """
-    return await read_page(
-        call.db, select(Location), query, view=LocationView, keys=(Location.id,)
-    )
+    return await read_page(call.db, select(Location), query, view=LocationView, keys=(Location.id,))
 
 
 @operation(

@@ -4,7 +4,8 @@ Login: a password for a token.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field, StringConstraints
 from sqlalchemy import Row, select
@@ -73,7 +74,7 @@ async def _user(services: Services, body: Credentials, tenant_id: str) -> str:
     return services.tokens.for_user(tenant_id=tenant_id, user_id=found.id, role=found.role)
 
 
-async def _read_user(services: Services, tenant_id: str, email: str) -> Row[Any] | None:
+async def _read_user(services: Services, tenant_id: str, email: str) -> Row[UUID, str, str] | None:
     query = select(User.id, User.role, Password.hash).where(User.email == email)
     query = query.join(Password, Password.user_id == User.id)
     try:

@@ -90,7 +90,7 @@ class Receipt(Body):
     What has come; nothing listed means all that is still missing.
     """
 
-    lines: Annotated[list[Part], Field(max_length=100)] = []
+    lines: Annotated[tuple[Part, ...], Field(max_length=100)] = ()
 
 
 @operation("GET", "/purchase_orders", access=Role.VIEWER)

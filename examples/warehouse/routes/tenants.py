@@ -71,9 +71,7 @@ async def list_tenants(call: Call) -> Tenants:
     return Tenants(data=[TenantView.model_validate(one) for one in found])
 
 
-@operation(
-    "POST", "/tenants", access="platform", status=201, problems=("already_exists",)
-)
+@operation("POST", "/tenants", access="platform", status=201, problems=("already_exists",))
 async def create_sandbox(call: Call, body: NewSandbox) -> TenantView:
     """
     Make a sandbox and its first user.

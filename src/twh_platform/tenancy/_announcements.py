@@ -2,7 +2,7 @@
 What tenancy announces: a tenant was resolved, or a request refused.
 
 They hold ids and stable codes, never a token.  Subscribe with
-`twh_platform._signals.subscribe`, as telemetry and audit do.
+`twh_platform.subscribe`, as telemetry and audit do.
 """
 
 from __future__ import annotations

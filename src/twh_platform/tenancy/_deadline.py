@@ -36,7 +36,8 @@ async def finish_within(seconds: float, work: Coroutine[Any, Any, T], *, what: s
     except asyncio.CancelledError:
         _abandon(task)
         raise
-    if done:
+    # Work that cancelled itself has not finished; its CancelledError is not ours.
+    if done and not task.cancelled():
         return task.result()
     _abandon(task)
     message = f"{what} did not finish within {seconds:g} s"

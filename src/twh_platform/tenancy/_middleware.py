@@ -53,7 +53,7 @@ class Resolution(NamedTuple):
     How the tenant of a request was resolved.
 
     One is made for each request, so it is a named tuple: as immutable as a
-    frozen dataclass and made in a third of the time.
+    frozen dataclass, and made in less time.
 
     Attributes:
         tenant: The tenant, as the directory has it.

@@ -28,12 +28,14 @@ _HOST = re.compile(  # RFC 9110, section 7.2, without percent-encoded names
 _HOST_TEMPLATE = re.compile(r"\{tenant\}((?:\.[a-z0-9-]+)+)")
 _PATH_TEMPLATE = re.compile(r"((?:/[A-Za-z0-9._~-]+)*/)\{tenant\}")
 _PUNYCODE = "xn--"
+_MAX_HOST_BYTES = 260  # RFC 1035, section 2.3.4, a trailing dot and a port
+_MEMORY = 1024
 
 
 def _memo(source: str, *, decides: bool) -> Callable[[str], TenantClaim]:
     # A claim is immutable, and checking and building one costs more than
     # finding it.  Only ids that are valid are kept: at most 64 characters each.
-    @lru_cache(maxsize=1024)
+    @lru_cache(maxsize=_MEMORY)
     def claim(tenant_id: str) -> TenantClaim:
         return TenantClaim(tenant_id=tenant_id, source=source, decides=decides)
 
@@ -125,7 +127,9 @@ class HostResolver:
             raise ConfigurationError(message)
         self._zone = match[1]
         self._reserved = frozenset(label.lower() for label in reserved)
-        self._claim = _memo(source, decides=decides)
+        self._decides = decides
+        self._source = source
+        self._read = lru_cache(maxsize=_MEMORY)(self._parse)
 
     async def resolve(self, scope: Scope) -> TenantClaim | None:
         """
@@ -139,23 +143,26 @@ class HostResolver:
         value = _only(scope, b"host")
         if value is None:
             return None
+        if len(value) > _MAX_HOST_BYTES:
+            message = f"a host of {len(value)} bytes"
+            raise TenantUnresolvedError(message, code="tenant_host_invalid")
+        return self._read(value)
+
+    def _parse(self, value: bytes) -> TenantClaim | None:
         match = _HOST.fullmatch(value)
         if match is None:
-            message = f"malformed host {value[:80]!r}"
+            message = f"malformed host {value!r}"
             raise TenantUnresolvedError(message, code="tenant_host_invalid")
         name = match["name"].decode("ascii").lower().removesuffix(".")
-        return self._of_zone(name)
-
-    def _of_zone(self, name: str) -> TenantClaim | None:
         if not name.endswith(self._zone):
             return None
         label = name.removesuffix(self._zone)
         if "." in label or label in self._reserved:
             return None
         if label.startswith(_PUNYCODE):
-            message = f"internationalised host label {label[:80]!r}"
+            message = f"internationalised host label {label!r}"
             raise TenantUnresolvedError(message, code="tenant_host_invalid")
-        return self._claim(label)
+        return TenantClaim(tenant_id=label, source=self._source, decides=self._decides)
 
 
 class PathResolver:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tenancy_support import Says, http_scope
+from tests.support.tenancy import Says, http_scope
 from twh_platform.errors import (
     BackendUnavailableError,
     ConfigurationError,

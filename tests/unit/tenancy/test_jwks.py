@@ -14,7 +14,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.tenancy_support import AUDIENCE, ISSUER, http_scope, payload
+from tests.support.tenancy import AUDIENCE, ISSUER, http_scope, payload
 from twh_platform.errors import BackendUnavailableError, ConfigurationError, CredentialsError
 from twh_platform.tenancy import bind_tenant, current_tenant
 from twh_platform.tenancy.jwt import JWKS, JWTResolver
@@ -60,7 +60,9 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def resolver(provider: Provider, clock: ManualClock, *, algorithms=("RS256",), **options) -> JWTResolver:
+def resolver(
+    provider: Provider, clock: ManualClock, *, algorithms=("RS256",), **options
+) -> JWTResolver:
     """A resolver that takes its keys from the provider."""
     keys = JWKS(URL, fetch=provider, clock=clock.monotonic, **options)
     return JWTResolver(keys=keys, algorithms=algorithms, audience=AUDIENCE, issuer=ISSUER)
@@ -238,7 +240,15 @@ async def test_unusable_keys_are_passed_over(entry, clock):
 
 @pytest.mark.parametrize(
     "document",
-    [None, [], {}, {"keys": {}}, {"keys": []}, {"keys": [jwk("a", use="enc")]}, {"keys": [jwk("a")] * 65}],
+    [
+        None,
+        [],
+        {},
+        {"keys": {}},
+        {"keys": []},
+        {"keys": [jwk("a", use="enc")]},
+        {"keys": [jwk("a")] * 65},
+    ],
 )
 async def test_what_is_not_a_key_set_is_unavailable(document, clock):
     """An error page with status 200 is not taken for "no such key"."""
@@ -271,7 +281,15 @@ async def test_without_an_id_only_a_single_key_is_meant(clock):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "id.example.com", "http://id.example.com/k", "file:///etc/passwd", "https://", "ftp://x/k"]
+    "url",
+    [
+        "",
+        "id.example.com",
+        "http://id.example.com/k",
+        "file:///etc/passwd",
+        "https://",
+        "ftp://x/k",
+    ],
 )
 def test_keys_come_by_https(url):
     """Plain HTTP on loopback only; no other scheme at all."""

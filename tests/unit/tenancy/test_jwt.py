@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tests.tenancy_support import AUDIENCE, ISSUER, SECRET, http_scope, payload, websocket_scope
+from tests.support.tenancy import AUDIENCE, ISSUER, SECRET, http_scope, payload, websocket_scope
 from twh_platform.errors import ConfigurationError, CredentialsError, TenantUnresolvedError
 from twh_platform.tenancy.jwt import JWTResolver
 from twh_platform.testing import ManualClock
@@ -149,14 +149,34 @@ async def test_the_scheme_has_no_case(scheme):
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", "Bearer", "Bearer ", "Bearer x", "Bearer a.b", "Bearer a.b.c.d", "Bearer a.b.",
-     "Bearer ..", "Bearer a.b.c", "Bearer a b.c", "Bearer a.b.c, Bearer a.b.c", "Bearer\ta.b.c",
-     b"Bearer \xff.b.c", b"Bearer a.b.c\x00", "Bearer a.b.c\n", "Bearer eyJ.eyJ.sig=",
-     "Bearer W10.e30.AAAA", "Bearer bnVsbA.e30.AAAA"],
+    [
+        "",
+        " ",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Bearer a.b",
+        "Bearer a.b.c.d",
+        "Bearer a.b.",
+        "Bearer ..",
+        "Bearer a.b.c",
+        "Bearer a b.c",
+        "Bearer a.b.c, Bearer a.b.c",
+        "Bearer\ta.b.c",
+        b"Bearer \xff.b.c",
+        b"Bearer a.b.c\x00",
+        "Bearer a.b.c\n",
+        "Bearer eyJ.eyJ.sig=",
+        "Bearer W10.e30.AAAA",
+        "Bearer bnVsbA.e30.AAAA",
+    ],
 )
 async def test_what_is_not_a_token_is_refused(value):
     """One way out of the parser, whatever was wrong."""
-    assert await code_of(resolver(), bearing(value, scheme="")) in {"token_malformed", "token_algorithm"}
+    assert await code_of(resolver(), bearing(value, scheme="")) in {
+        "token_malformed",
+        "token_algorithm",
+    }
 
 
 async def test_repeated_authorization_is_refused():
@@ -209,7 +229,9 @@ async def test_wrong_claims_are_refused(changes, code):
     assert refused in {code, "token_claims" if code == "token_malformed" else code}
 
 
-@pytest.mark.parametrize("tenant_id", ["", "a b", "acme'", 7, ["acme"], {"id": "acme"}, "а" * 3])
+@pytest.mark.parametrize(
+    "tenant_id", ["", "a b", "acme'", 7, ["acme"], {"id": "acme"}, "\u0430cme"]
+)
 async def test_a_tenant_claim_that_is_no_id_is_refused(tenant_id):
     """A good signature does not make an id."""
     with pytest.raises(TenantUnresolvedError) as caught:
@@ -235,7 +257,9 @@ async def test_a_public_key_is_not_a_secret():
         resolver(keys=public_pem(RSA_KEY), algorithms=["HS256"])
 
 
-@pytest.mark.parametrize("name", ["HS384", "RS256", "ES256", "EdDSA", "HS256 ", 256, None, ["HS256"]])
+@pytest.mark.parametrize(
+    "name", ["HS384", "RS256", "ES256", "EdDSA", "HS256 ", 256, None, ["HS256"]]
+)
 async def test_an_algorithm_that_is_not_pinned_is_refused(name):
     """Whoever signed it, and however well."""
     token = forged({"alg": name}, payload())
@@ -245,7 +269,9 @@ async def test_an_algorithm_that_is_not_pinned_is_refused(name):
 
 async def test_another_key_of_the_same_algorithm_is_refused():
     """The signature counts."""
-    assert await code_of(rsa_resolver(), bearing(signed(OTHER_RSA_KEY, "RS256"))) == "token_signature"
+    assert (
+        await code_of(rsa_resolver(), bearing(signed(OTHER_RSA_KEY, "RS256"))) == "token_signature"
+    )
     assert await code_of(resolver(), bearing(signed(b"x" * 32))) == "token_signature"
 
 
@@ -256,14 +282,23 @@ async def test_a_token_that_was_touched_is_refused(place):
     parts[place] = parts[place][:5] + ("A" if parts[place][5] != "A" else "B") + parts[place][6:]
 
     assert await code_of(resolver(), bearing(".".join(parts))) in {
-        "token_signature", "token_malformed", "token_algorithm",
+        "token_signature",
+        "token_malformed",
+        "token_algorithm",
     }
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"crit": ["exp"]}, {"crit": ["b64"], "b64": True}, {"crit": []}, {"b64": False}, {"zip": "DEF"},
-     {"kid": 7}, {"kid": ["a"]}],
+    [
+        {"crit": ["exp"]},
+        {"crit": ["b64"], "b64": True},
+        {"crit": []},
+        {"b64": False},
+        {"zip": "DEF"},
+        {"kid": 7},
+        {"kid": ["a"]},
+    ],
 )
 async def test_header_extensions_are_refused(headers):
     """What we do not understand might change what was signed (RFC 7515, section 4.1.11)."""
@@ -275,7 +310,12 @@ async def test_header_extensions_are_refused(headers):
 async def test_keys_that_a_token_brings_are_not_used():
     """`jwk`, `jku`, `x5u`, `x5c` name the attacker's key; ours decides."""
     numbers = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(OTHER_RSA_KEY.public_key()))
-    brought = {"jwk": numbers, "jku": "http://127.0.0.1:9/", "x5u": "http://127.0.0.1:9/", "x5c": ["x"]}
+    brought = {
+        "jwk": numbers,
+        "jku": "http://127.0.0.1:9/",
+        "x5u": "http://127.0.0.1:9/",
+        "x5c": ["x"],
+    }
     attack = signed(OTHER_RSA_KEY, "RS256", brought)
     harmless = signed(RSA_KEY, "RS256", brought)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.tenancy_support import (
+from tests.support.tenancy import (
     Says,
     exchange,
     heard,
@@ -108,8 +108,13 @@ async def test_all_refusals_look_alike(kind):
         scope = kind(extensions={"websocket.http.response": {}})
         answer = await exchange(guarded(source, never), scope)
         secret = answer.json["request_id"]
-        seen.add((answer.status, str(answer.headers).replace(secret, ""),
-                  answer.body.decode().replace(secret, "")))
+        seen.add(
+            (
+                answer.status,
+                str(answer.headers).replace(secret, ""),
+                answer.body.decode().replace(secret, ""),
+            )
+        )
 
     assert len(seen) == 1
     assert answer.status == 403
@@ -125,8 +130,14 @@ async def test_the_reason_goes_to_us(tenant_id, code, caplog):
 
     assert signals == [
         TenantRefused(
-            code=code, status=403, tenant_id=tenant_id, source="says", user_id="u1",
-            request_id=answer.json["request_id"], method="GET", path="/x",
+            code=code,
+            status=403,
+            tenant_id=tenant_id,
+            source="says",
+            user_id="u1",
+            request_id=answer.json["request_id"],
+            method="GET",
+            path="/x",
         )
     ]
     assert code in caplog.text
@@ -167,7 +178,9 @@ async def test_missing_and_bad_credentials_look_alike(source, code):
 @pytest.mark.parametrize(("seconds", "header"), [(0.2, "1"), (7.5, "8")])
 async def test_a_backend_that_is_down_is_503(seconds, header):
     """Not knowing is neither a refusal nor a tenant; the client learns when to return."""
-    source = Says(BackendUnavailableError("down: dsn", retry_after=seconds, code="directory_timeout"))
+    source = Says(
+        BackendUnavailableError("down: dsn", retry_after=seconds, code="directory_timeout")
+    )
     with heard(TenantRefused) as signals:
         answer = await exchange(guarded(source, never), http_scope())
 
@@ -177,7 +190,9 @@ async def test_a_backend_that_is_down_is_503(seconds, header):
     assert signals[0].code == "directory_timeout"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), ConfigurationError("boom"), TypeError("boom")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("boom"), ConfigurationError("boom"), TypeError("boom")]
+)
 async def test_an_error_that_is_not_ours_is_500_and_goes_on(error):
     """The client gets an answer, the server the exception, the app nothing."""
     sent = []

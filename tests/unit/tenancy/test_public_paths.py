@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tenancy_support import http_scope
+from tests.support.tenancy import http_scope
 from twh_platform.errors import ConfigurationError
 from twh_platform.tenancy._public_paths import PublicPaths
 
@@ -14,7 +14,8 @@ PUBLIC = PublicPaths(["/", "/healthz", "/auth/login", "/docs/*"])
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/auth/login", "/docs/", "/docs/index.html", "/docs/a/b/", "/docs/été"]
+    "path",
+    ["/", "/healthz", "/auth/login", "/docs/", "/docs/index.html", "/docs/a/b/", "/docs/été"],
 )
 def test_public_paths_are_public(path):
     """An exact path, and what is below a subtree."""
@@ -23,10 +24,32 @@ def test_public_paths_are_public(path):
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/healthz-secret", "/healthz/", "/healthz/x", "/Healthz", "/auth", "/auth/login2", "/docs",
-     "/docs-secret", "//", "//healthz", "/./healthz", "/x/../healthz", "/docs/../items",
-     "/docs/./x", "/docs//x", "//docs/x", "/docs/..", "/docs/..\\items", "/docs/%2e%2e/items",
-     "/docs/a\x00b", "/healthz\n", "/healthz;x", "/items/docs/x"],
+    [
+        "",
+        "/healthz-secret",
+        "/healthz/",
+        "/healthz/x",
+        "/Healthz",
+        "/auth",
+        "/auth/login2",
+        "/docs",
+        "/docs-secret",
+        "//",
+        "//healthz",
+        "/./healthz",
+        "/x/../healthz",
+        "/docs/../items",
+        "/docs/./x",
+        "/docs//x",
+        "//docs/x",
+        "/docs/..",
+        "/docs/..\\items",
+        "/docs/%2e%2e/items",
+        "/docs/a\x00b",
+        "/healthz\n",
+        "/healthz;x",
+        "/items/docs/x",
+    ],
 )
 def test_what_only_looks_public_is_not(path):
     """Whole segments count, and nothing is normalised."""
@@ -57,7 +80,9 @@ def test_the_path_is_the_one_that_the_app_routes_on():
     assert not PUBLIC.cover(http_scope("/api/healthz"))
 
 
-@pytest.mark.parametrize("pattern", ["", "/*", "*", "healthz", "/a*", "/a/*/b", "/a//b", "/../a", "/%61"])
+@pytest.mark.parametrize(
+    "pattern", ["", "/*", "*", "healthz", "/a*", "/a/*/b", "/a//b", "/../a", "/%61"]
+)
 def test_patterns_that_say_too_much_or_nothing_are_refused(pattern):
     """A pattern that would open everything is a mistake, not a wish."""
     with pytest.raises(ConfigurationError, match="is not like"):

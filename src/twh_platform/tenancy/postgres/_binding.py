@@ -80,8 +80,13 @@ class TransactionBinding:
             begin: The driver's own ``BEGIN``, with its options, no semicolon.
         """
         self.begins += 1
-        scrub = self.scrub_message() is not None
-        return _message(begin, _current_id(), scrub=scrub)
+        self._bound = _UNKNOWN
+        tenant_id = _current_id()
+        message = _message(begin, tenant_id)
+        if tenant_id == self._residue:
+            return message
+        self._residue = _UNKNOWN
+        return f"{_SCRUB}; {message}"
 
     def bind_message(self) -> str:
         """
@@ -95,6 +100,7 @@ class TransactionBinding:
         """
         Note that the server has opened a transaction for the current tenant.
         """
+        # Not what was asked for last: that may have been another task's try.
         self._bound = self._residue = _current_id()
 
     def scrub_message(self) -> str | None:
@@ -120,6 +126,13 @@ class TransactionBinding:
         Note that the server has carried out what `scrub_message` gave.
         """
         self._residue = _current_id()
+
+    @property
+    def scrubbing(self) -> bool:
+        """
+        Whether the message that was given last has the scrub in it.
+        """
+        return self._residue == _UNKNOWN
 
     @property
     def settled(self) -> bool:
@@ -157,9 +170,8 @@ def _bind(tenant_id: str | None) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _message(begin: str, tenant_id: str | None, *, scrub: bool) -> str:
-    before = (_SCRUB,) if scrub else ()
-    return "; ".join((*before, begin, _bind(tenant_id)))
+def _message(begin: str, tenant_id: str | None) -> str:
+    return f"{begin}; {_bind(tenant_id)}"
 
 
 def _name(tenant_id: str | None) -> str:

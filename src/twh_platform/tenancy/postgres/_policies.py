@@ -76,7 +76,8 @@ class TenantTable:
 
     Raises:
         twh_platform.errors.ConfigurationError: For a type or privilege that
-            is not listed, or a name that PostgreSQL would cut.
+            is not listed, a name that PostgreSQL would cut, or two indexes
+            of one name.
     """
 
     name: str
@@ -99,6 +100,16 @@ class TenantTable:
                 raise ConfigurationError(message)
         for name in (self.schema, self.name, self.column):
             quote_name(name)
+        for columns in (*self.keys, *self.indexes):
+            if isinstance(columns, str):
+                message = f"keys and indexes are tuples of columns: ({columns!r},)"
+                raise ConfigurationError(message)
+            for name in columns:
+                quote_name(name)
+        names = [name for name, _, _ in self._indexes]
+        if len(set(names)) < len(names):
+            message = f"two indexes would have one name, of {names}"
+            raise ConfigurationError(message)
 
     @property
     def qualified(self) -> str:
@@ -106,6 +117,18 @@ class TenantTable:
         The quoted name with its schema.
         """
         return f"{quote_name(self.schema)}.{quote_name(self.name)}"
+
+    @property
+    def _indexes(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        # Named as PostgreSQL itself would, tenant column included: without it
+        # the name is that of a UNIQUE over all tenants, and IF NOT EXISTS
+        # would take that one for ours.
+        kinds = (("UNIQUE INDEX", "key", self.keys), ("INDEX", "idx", self.indexes))
+        return [
+            (quote_name("_".join((self.name, self.column, *columns, suffix))), kind, columns)
+            for kind, suffix, several in kinds
+            for columns in several
+        ]
 
     @property
     def tenant_expression(self) -> str:
@@ -141,6 +164,7 @@ CREATE OR REPLACE FUNCTION twh.current_tenant() RETURNS text
         nullif(pg_catalog.current_setting('{SETTING}', true), ''),
         twh.raise_no_tenant()
     );
+GRANT EXECUTE ON FUNCTION twh.current_tenant(), twh.raise_no_tenant() TO PUBLIC;
 """
 
 
@@ -150,14 +174,21 @@ def tenant_sql(tables: Iterable[TenantTable], *, role: str) -> str:
 
     It may be run again, and after a change of the declaration: policies and
     grants are replaced, indexes are made if they are missing.  Run it as the
-    owner of the tables.  PostgreSQL 15 or newer.
+    owner of the tables, in one transaction.  PostgreSQL 15 or newer.
 
     Args:
         tables: The declarations.
 
         role: The login role of the application, which must not own the
             tables, nor be a superuser, nor have BYPASSRLS.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *role* is ``public`` or
+            ``none``, which mean no role even between quotes.
     """
+    if role in {"public", "none"}:
+        message = f"{role!r} is not a role: name the application's login role"
+        raise ConfigurationError(message)
     return "\n".join(_table_sql(table, quote_name(role)) for table in tables)
 
 
@@ -176,8 +207,9 @@ def _table_sql(table: TenantTable, role: str) -> str:
     if table.privileges:
         granted = ", ".join(table.privileges)
         lines.append(f"GRANT {granted} ON {table.qualified} TO {role};")
-    lines += [_index(table, columns, unique=True) for columns in table.keys]
-    lines += [_index(table, columns, unique=False) for columns in table.indexes]
+    for name, kind, columns in table._indexes:  # noqa: SLF001 -- it is ours
+        led = ", ".join(map(quote_name, (table.column, *columns)))
+        lines.append(f"CREATE {kind} IF NOT EXISTS {name} ON {table.qualified} ({led});")
     return "\n".join(lines) + "\n"
 
 
@@ -189,10 +221,3 @@ def _policy(table: TenantTable, role: str, name: str, kind: str) -> list[str]:
         f"    USING ({rule})",
         f"    WITH CHECK ({rule});",
     ]
-
-
-def _index(table: TenantTable, columns: tuple[str, ...], *, unique: bool) -> str:
-    name = quote_name("_".join((table.name, *columns, "key" if unique else "idx")))
-    led = ", ".join(map(quote_name, (table.column, *columns)))
-    kind = "UNIQUE INDEX" if unique else "INDEX"
-    return f"CREATE {kind} IF NOT EXISTS {name} ON {table.qualified} ({led});"

@@ -213,7 +213,9 @@ class TenantConnection(psycopg.Connection[Any]):
         try:
             self._run(scrub)
             self.binding.scrubbed()
+            _forget_notifications(self)
         finally:
+            self.rollback()  # sends nothing, unless the scrub broke off
             self.autocommit = autocommit
 
     def _run(self, message: str) -> None:
@@ -285,7 +287,9 @@ class AsyncTenantConnection(psycopg.AsyncConnection[Any]):
         try:
             await self._run(scrub)
             self.binding.scrubbed()
+            _forget_notifications(self)
         finally:
+            await self.rollback()  # sends nothing, unless the scrub broke off
             await self.set_autocommit(autocommit)
 
     async def _run(self, message: str) -> None:
@@ -299,3 +303,7 @@ class AsyncTenantConnection(psycopg.AsyncConnection[Any]):
 
 def _pipelined(connection: Any) -> bool:
     return bool(connection.pgconn.pipeline_status != pq.PipelineStatus.OFF)
+
+
+def _forget_notifications(connection: Any) -> None:
+    (getattr(connection, "_notifies_backlog", None) or []).clear()

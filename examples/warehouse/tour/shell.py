@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
-from .tour import Step
+from .step import Step
 
 __all__ = ["shell_lines"]
 
@@ -25,21 +25,38 @@ print(value)' "$1"; }"""
 
 def shell_lines(url: str, steps: Iterable[Step], variables: Mapping[str, str]) -> list[str]:
     """
-    The steps that are to be shown, for bash with curl and python3.
+    The steps that are to be shown, and those that they need, for bash with curl and python3.
 
     Args:
         url: Where the warehouse is.
 
         steps: The steps.
 
-        variables: What the steps read before any of them has kept it.
+        variables: What the steps may read before any of them has kept it.
     """
-    given = {"url": url, **variables}
-    lines = [_PICK, *(f"{name.upper()}={shlex.quote(value)}" for name, value in given.items())]
-    for step in steps:
-        if step.shown:
-            lines += ["", f"# {step.title} ({step.status})", _command(step)]
+    chosen = _with_what_they_need(list(steps))
+    kept = {step.keep[0] for step in chosen if step.keep}
+    read = set().union(*map(_variables, chosen)) - kept
+    lines = [_PICK, f"URL={url}"]
+    lines += [f"{name.upper()}={shlex.quote(variables[name])}" for name in sorted(read)]
+    for step in chosen:
+        lines += ["", f"# {step.title} ({step.status})", _command(step)]
     return lines
+
+
+def _with_what_they_need(steps: list[Step]) -> list[Step]:
+    needed: set[str] = set()
+    chosen: list[Step] = []
+    for step in reversed(steps):
+        if step.shown or (step.keep and step.keep[0] in needed):
+            chosen.append(step)
+            needed |= _variables(step)
+    return chosen[::-1]
+
+
+def _variables(step: Step) -> set[str]:
+    text = json.dumps([step.request, step.headers, step.body])
+    return {*_VARIABLE.findall(text), *filter(None, [step.bearer])}
 
 
 def _command(step: Step) -> str:

@@ -7,37 +7,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from uuid import UUID
 
 import httpx
-import jwt
 
-from .auth import Tokens
-from .ids import new_id
-from .seed import EXPIRED, MAIN, SUSPENDED
-from .settings import Settings
-from .tour import ANY, Contains, Lacks, Step, platform_tour, tenant_tour
+from . import Tour
+from .step import ANY, Contains, Lacks, Step
 
-__all__ = ["Fault", "Tour", "drive", "mismatch", "tours"]
+__all__ = ["Fault", "drive", "mismatch"]
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
 _PATIENCE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tour:
-    """
-    Steps that share their variables.
-    """
-
-    name: str
-    steps: Sequence[Step]
-    variables: Mapping[str, str]
 
 
 class Fault(Exception):  # noqa: N818 -- ours is a report, not an error
@@ -46,67 +27,12 @@ class Fault(Exception):  # noqa: N818 -- ours is a report, not an error
     """
 
 
-def tours(settings: Settings, password: str) -> list[Tour]:
-    """
-    The whole demo: the platform's tour, then one as each of the two main tenants.
-
-    Args:
-        settings: What the running app was given; its secret makes the tokens
-            that no login would give.
-
-        password: The password of every user.
-    """
-    common = {
-        "password": password,
-        "administrator": settings.administrator,
-        "platform": Tokens(settings).for_administrator(),
-        **_odd_tokens(settings),
-    }
-    first, second = MAIN
-    planned = [("platform", platform_tour(), {})]
-    for tenant, other in ((first, second), (second, first)):
-        names = {"tenant_id": tenant, "other_id": other, **_tokens_of(settings, tenant, other)}
-        planned.append((tenant, tenant_tour(tenant, other), names))
-    return [
-        Tour(
-            name=name,
-            steps=steps,
-            variables={**common, **names, "run": secrets.token_hex(4), "nothing": str(new_id())},
-        )
-        for name, steps, names in planned
-    ]
-
-
-def _tokens_of(settings: Settings, tenant: str, other: str) -> dict[str, str]:
-    """
-    Tokens that name the tenant, each with something wrong.
-    """
-    user: dict[str, Any] = {"tenant_id": tenant, "user_id": UUID(int=1), "role": "admin"}
-    good = Tokens(settings).for_user(**user)
-    claims = jwt.decode(good, options={"verify_signature": False})
-    head, _, signature = good.split(".")
-    swapped = jwt.encode({**claims, "tenant_id": other}, "x" * 32).split(".")[1]
-    past = settings.now() - timedelta(hours=1)
-    return {
-        "forged": Tokens(replace(settings, secret=secrets.token_bytes(32))).for_user(**user),
-        "unsigned": jwt.encode(claims, None, algorithm="none"),
-        "expired": Tokens(replace(settings, now=lambda: past)).for_user(**user),
-        "tampered": f"{head}.{swapped}.{signature}",
-    }
-
-
-def _odd_tokens(settings: Settings) -> dict[str, str]:
-    """
-    Good tokens for tenants that may not be served.
-    """
-    named = {"suspended": SUSPENDED, "expired_tenant": EXPIRED, "unknown_tenant": "nowhere"}
-    return {
-        name: Tokens(settings).for_user(tenant_id=tenant, user_id=UUID(int=1), role="admin")
-        for name, tenant in named.items()
-    }
-
-
-async def drive(url: str, planned: Iterable[Tour], say: Callable[[str], None] = print) -> bool:
+async def drive(
+    url: str,
+    planned: Iterable[Tour],
+    say: Callable[[str], None] = print,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> bool:
     """
     Take every step of every tour, and say how each went.
 
@@ -117,11 +43,13 @@ async def drive(url: str, planned: Iterable[Tour], say: Callable[[str], None] = 
 
         say: Takes one line per step.
 
+        transport: Instead of the network, for an app in the same process.
+
     Returns:
         Whether every answer was right.
     """
     done = failed = 0
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=30, transport=transport) as client:
         for tour in planned:
             variables = dict(tour.variables)
             for step in tour.steps:
@@ -153,7 +81,9 @@ async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]
         nothing = {**variables, step.twin: variables["nothing"]}
         other = await _send(client, step, nothing)
         if _indistinct(answer, variables[step.twin]) != _indistinct(other, variables["nothing"]):
-            raise Fault(f"answers differently for an id of nothing: {other.status_code} {other.text}")
+            raise Fault(
+                f"answers differently for an id of nothing: {other.status_code} {other.text}"
+            )
     if step.keep:
         name, place = step.keep
         variables[name] = str(_dig(answer.json(), place))
@@ -203,7 +133,9 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
         return _mismatch_in_list(found, expected, place)
     if isinstance(expected, dict) and isinstance(found, dict):
         faults = (
-            mismatch(found[key], value, f"{place}.{key}") if key in found else f"{place}.{key} is missing"
+            mismatch(found[key], value, f"{place}.{key}")
+            if key in found
+            else f"{place}.{key} is missing"
             for key, value in expected.items()
         )
         return next(filter(None, faults), "")

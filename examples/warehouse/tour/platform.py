@@ -1,0 +1,111 @@
+"""
+What the platform's administrator does, and what anybody may ask.
+"""
+
+from __future__ import annotations
+
+from ..seed import EXPIRED, SUSPENDED
+from .step import ANY, Contains, Step, log_in, problem
+
+__all__ = ["platform"]
+
+
+def platform() -> list[Step]:
+    """
+    The steps; they make a sandbox of their own.
+    """
+    user = {"email": "first@example.com", "name": "First", "password": "{password}"}
+    sandbox = {"id": "box-{run}", "tier": "FREE", "user": user}
+    tenants = [
+        {"id": "acme", "tier": "GROWTH"},
+        {"id": "globex", "tier": "FREE"},
+        {"id": "hooli", "tier": "SCALE"},
+        {"id": "initech", "tier": "DEVELOPER"},
+        {"id": "umbrella", "tier": "STARTUP"},
+        {"id": "wonka", "tier": "ENTERPRISE"},
+        {"id": SUSPENDED, "status": "suspended"},
+        {"id": EXPIRED, "kind": "sandbox"},
+    ]
+    return [
+        Step("the service is well", "GET /healthz", 200, {"status": "ok"}, bearer="", shown=True),
+        Step(
+            "what it can do",
+            "GET /openapi.json",
+            200,
+            {"openapi": "3.1.0", "paths": {"/items/{id}": ANY}},
+            bearer="",
+        ),
+        Step(
+            "log in as the platform's administrator",
+            "POST /auth/login",
+            200,
+            {"access_token": ANY},
+            bearer="",
+            body={"email": "{administrator}", "password": "{password}"},
+            keep=("platform", "access_token"),
+            shown=True,
+        ),
+        *(
+            Step(
+                f"the tenant {one['id']}",
+                "GET /tenants",
+                200,
+                {"data": Contains(one)},
+                bearer="platform",
+            )
+            for one in tenants
+        ),
+        Step(
+            "make a sandbox",
+            "POST /tenants",
+            201,
+            {"id": "box-{run}", "kind": "sandbox", "status": "active", "expires_at": ANY},
+            bearer="platform",
+            body=sandbox,
+            shown=True,
+        ),
+        Step(
+            "make it twice",
+            "POST /tenants",
+            409,
+            problem("already_exists"),
+            bearer="platform",
+            body=sandbox,
+        ),
+        log_in("log in to the sandbox", "box-{run}", "first@example.com", "sandboxed"),
+        Step(
+            "it is empty", "GET /items", 200, {"data": [], "next_cursor": None}, bearer="sandboxed"
+        ),
+        Step(
+            "suspend it",
+            "PATCH /tenants/box-{run}",
+            200,
+            {"status": "suspended"},
+            bearer="platform",
+            body={"status": "suspended"},
+            shown=True,
+        ),
+        Step(
+            "its token is refused at once",
+            "GET /items",
+            403,
+            problem("tenant_refused"),
+            bearer="sandboxed",
+            patient=True,
+        ),
+        Step(
+            "a tenant that nobody has",
+            "PATCH /tenants/nowhere",
+            404,
+            problem("not_found"),
+            bearer="platform",
+            body={"status": "suspended"},
+        ),
+        Step(
+            "no token at the platform",
+            "GET /tenants",
+            401,
+            problem("credentials_invalid"),
+            bearer="",
+        ),
+    ]

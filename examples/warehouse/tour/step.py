@@ -1,0 +1,123 @@
+"""
+A step of the tour: one request and the answer that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ANY", "Contains", "Lacks", "Step", "log_in", "problem"]
+
+
+class _Any:
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY = _Any()
+"""Matches any value that is not null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """
+    Matches a list with an element that matches.
+    """
+
+    element: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """
+    Matches a list without any element that matches.
+    """
+
+    element: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One request, and the answer that is right.
+
+    Args:
+        title: What is tried, for the reader.
+
+        request: The HTTP method and the path with its query.
+
+        status: The right status.
+
+        expect: What the body must match: a dict names the members that count,
+            a list must have as many elements.
+
+        bearer: The variable that holds the token; empty for none.
+
+        headers: Further headers.
+
+        body: What is sent as JSON; a string is sent as it is.
+
+        expect_headers: Headers that the answer must have.
+
+        keep: A variable, and where its value is in the body: `data.0.id`.
+
+        twin: A variable that names something of another tenant.  The step is
+            sent again with the id of nothing in its place, and the answer must
+            be the same.
+
+        patient: Ask again for a few seconds while the answer is another one.
+
+        shown: Whether it stands in the tour that is printed.
+    """
+
+    title: str
+    request: str
+    status: int
+    expect: Any = ANY
+    bearer: str = field(default="token", kw_only=True)
+    headers: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    body: Any = field(default=None, kw_only=True)
+    expect_headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    keep: tuple[str, str] | None = field(default=None, kw_only=True)
+    twin: str = field(default="", kw_only=True)
+    patient: bool = field(default=False, kw_only=True)
+    shown: bool = field(default=False, kw_only=True)
+
+    @property
+    def method(self) -> str:
+        """
+        The HTTP method.
+        """
+        return self.request.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        """
+        The path with its query.
+        """
+        return self.request.partition(" ")[2]
+
+
+def problem(code: str, **members: Any) -> dict[str, Any]:
+    """
+    What the body of a refusal must match.
+    """
+    return {"code": code, "title": ANY, "request_id": ANY, **members}
+
+
+def log_in(title: str, tenant: str, address: str, keep: str, **more: Any) -> Step:
+    """
+    Exchange the password for a token, kept in the variable *keep*.
+    """
+    return Step(
+        title,
+        "POST /auth/login",
+        200,
+        {"access_token": ANY, "token_type": "Bearer", "expires_in": 900},
+        bearer="",
+        body={"tenant": tenant, "email": address, "password": "{password}"},
+        keep=(keep, "access_token"),
+        **more,
+    )

@@ -1,0 +1,83 @@
+"""
+A seeded warehouse, in process, on a real PostgreSQL.
+
+What is not the standard library's is imported in the fixtures: this file is
+read on a bare install too, where the tests beside it are skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from twh_platform.testing import PostgresServer
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from examples.warehouse.settings import Settings
+    from tests.support.warehouse import Client, SignIn
+
+
+@pytest.fixture(scope="session")
+def warehouse(twh_postgres: PostgresServer) -> Iterator[Settings]:
+    """
+    The settings of a seeded warehouse that the tests share.
+    """
+    from examples.warehouse.database import temporary_warehouse
+    from examples.warehouse.passwords import hash_password
+    from tests.support.warehouse import PASSWORD, fill
+
+    digest = asyncio.run(hash_password(PASSWORD))
+    with temporary_warehouse(twh_postgres, administrator_password_hash=digest) as settings:
+        asyncio.run(fill(settings))
+        yield settings
+
+
+@pytest.fixture
+async def app(warehouse: Settings) -> AsyncIterator[Starlette]:
+    """
+    The running app.
+    """
+    from examples.warehouse.app import create_app
+
+    app = create_app(warehouse)
+    async with app.state.services.running():
+        yield app
+
+
+@pytest.fixture
+async def client(app: Starlette) -> AsyncIterator[Client]:
+    """
+    A client without a token.
+    """
+    from tests.support.warehouse import connect
+
+    async with connect(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def known_tokens() -> dict[tuple[str, str], str]:
+    """
+    The tokens that were given out already: a login takes a third of a second.
+    """
+    return {}
+
+
+@pytest.fixture
+def sign_in(app: Starlette, client: Client, known_tokens: dict[tuple[str, str], str]) -> SignIn:
+    """
+    A function that returns a client with the token of a user.
+    """
+    from tests.support.warehouse import connect, log_in
+
+    async def sign_in(tenant: str = "acme", role: str = "admin") -> Client:
+        if (tenant, role) not in known_tokens:
+            known_tokens[tenant, role] = await log_in(client, tenant, role)
+        return connect(app, known_tokens[tenant, role])
+
+    return sign_in

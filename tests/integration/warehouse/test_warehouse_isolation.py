@@ -1,0 +1,202 @@
+"""
+No route gives, changes or betrays what belongs to another tenant.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+import pytest
+from starlette.applications import Starlette
+
+from examples.warehouse.app import OPERATIONS
+from examples.warehouse.auth import Role
+from examples.warehouse.ids import new_id
+from examples.warehouse.settings import Settings
+from examples.warehouse.tour.isolation import isolation
+from examples.warehouse.web import Operation
+from tests.support.warehouse import Client, SignIn, add, add_item, add_location, add_stock
+
+BY_ID = [one for one in OPERATIONS if one.for_user and "{id:uuid}" in one.path]
+ABOVE_VIEWER = [one for one in OPERATIONS if one.for_user and one.access is not Role.VIEWER]
+
+
+def name(one: Operation) -> str:
+    """
+    How a test of this operation is called.
+    """
+    return one.handler.__name__
+
+
+async def one_of(user: Client, area: str) -> str:
+    """
+    Add a record to this area and return its id.
+    """
+    item, place, other = await add_item(user), await add_location(user), await add_location(user)
+    await add_stock(user, item, place, 5)
+    line: dict[str, Any] = {"item_id": item, "quantity": 1}
+    bought, sold = {**line, "unit_cost_minor": 1}, {**line, "unit_price_minor": 1}
+    sale = {"customer": "C", "location_id": place, "lines": [sold]}
+    if area == "items":
+        return item
+    if area == "locations":
+        return place
+    if area == "purchase_orders":
+        return await add(user, "/purchase_orders", supplier="S", location_id=place, lines=[bought])
+    if area == "transfers":
+        ends = {"from_location_id": place, "to_location_id": other}
+        return await add(user, "/transfers", **ends, lines=[line])
+    order = await add(user, "/sales_orders", **sale)
+    if area == "sales_orders":
+        return order
+    await user.post(f"/sales_orders/{order}/ship")
+    lines = [{"line": 1, "quantity": 1}]
+    return await add(user, "/returns", sales_order_id=order, location_id=place, lines=lines)
+
+
+BODIES: dict[str, Any] = {
+    "change_item": {"name": "Mine"},
+    "change_purchase_order": {"status": "cancelled"},
+    "receive_purchase_order": {},
+    "change_sales_order": {"status": "cancelled"},
+}
+
+
+@pytest.mark.parametrize("tried", BY_ID, ids=name)
+async def test_another_tenants_id_is_answered_like_no_id(sign_in: SignIn, tried: Operation) -> None:
+    """
+    The answer for a record of another tenant is the one for a record that nobody has.
+    """
+    acme, globex = await sign_in("acme"), await sign_in("globex")
+    area = tried.path.split("/")[1]
+    theirs = await one_of(globex, area)
+
+    async def ask(user: Client, identity: str) -> tuple[int, dict[str, Any], list[str]]:
+        path = tried.path.replace("{id:uuid}", identity)
+        headers, body = {"If-Match": "*"}, BODIES.get(name(tried))
+        answer = await user.request(tried.method, path, headers=headers, json=body)
+        return answer.status_code, answer.json(), sorted(answer.headers)
+
+    status, body, headers = await ask(acme, theirs)
+    missing = await ask(acme, str(new_id()))
+    own, _, _ = await ask(globex, theirs)
+
+    assert (status, own) == (404, 200)
+    body["request_id"] = missing[1]["request_id"] = "-"
+    assert (status, body, headers) == missing
+
+
+@pytest.mark.parametrize("tried", ABOVE_VIEWER, ids=name)
+async def test_a_viewer_changes_nothing(sign_in: SignIn, tried: Operation) -> None:
+    """
+    A role that is too low is refused before anything else is looked at.
+    """
+    viewer = await sign_in("acme", "viewer")
+    path = tried.path.replace("{id:uuid}", str(new_id()))
+
+    answer = await viewer.request(tried.method, path, json={})
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "role_insufficient")
+
+
+@pytest.mark.parametrize("tried", [one for one in OPERATIONS if one.access != "public"], ids=name)
+async def test_a_stranger_gets_nowhere(client: Client, tried: Operation) -> None:
+    """
+    Without a token every route but the public ones answers alike.
+    """
+    path = re.sub(r"\{.*\}", str(new_id()), tried.path)
+
+    answer = await client.request(tried.method, path, headers={"X-Tenant-ID": "acme"}, json={})
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "credentials_invalid")
+
+
+def test_the_tour_tries_every_route_across_tenants() -> None:
+    """
+    No route of a tenant is left out of the attempts that `--check` makes.
+    """
+    tried = {
+        (step.method, re.sub(r"\{\w+\}", "{id:uuid}", step.path.partition("?")[0]))
+        for step in isolation()
+        if "theirs" in repr(step) or "their_" in repr(step)
+    }
+    of_a_tenant = {(one.method, one.path) for one in OPERATIONS if one.for_user}
+
+    assert of_a_tenant <= tried
+
+
+REFUSED = {
+    "warehouse_app": (
+        "UPDATE stock_movements SET quantity = 1",
+        "DELETE FROM stock_movements",
+        "TRUNCATE stock_movements",
+        "SELECT hash FROM passwords",
+        "SELECT * FROM twh.tenants",
+        "CREATE TEMP TABLE t (a int)",
+        "CREATE TABLE public.t (a int)",
+        "ALTER TABLE items NO FORCE ROW LEVEL SECURITY",
+        "UPDATE items SET tenant_id = 'globex'",
+    ),
+    "warehouse_directory": (
+        "SELECT name FROM users",
+        "SELECT * FROM items",
+        "UPDATE passwords SET hash = ''",
+        "UPDATE twh.tenants SET status = 'active'",
+    ),
+    "warehouse_operator": (
+        "SELECT * FROM users",
+        "SELECT * FROM items",
+        "SELECT hash FROM passwords",
+        "TRUNCATE twh.tenants",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"), [(role, one) for role, all_ in REFUSED.items() for one in all_]
+)
+def test_each_login_may_do_only_its_own_work(
+    warehouse: Settings, role: str, statement: str
+) -> None:
+    """
+    What a login does not need, the database refuses, with a tenant bound.
+    """
+    dsn = warehouse.app_dsn.replace("+psycopg", "").replace("warehouse_app", role)
+
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SELECT set_config('twh.tenant_id', 'acme', true)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)
+
+
+def test_login_reads_one_tenant_at_a_time(warehouse: Settings) -> None:
+    """
+    The login that reads password hashes sees those of the bound tenant, and none unbound.
+    """
+    with psycopg.connect(warehouse.directory_dsn.replace("+psycopg", "")) as connection:
+        connection.execute("SELECT set_config('twh.tenant_id', 'acme', true)")
+        seen = connection.execute("SELECT DISTINCT tenant_id FROM passwords").fetchall()
+        connection.rollback()
+        with pytest.raises(psycopg.Error) as unbound:
+            connection.execute("SELECT hash FROM passwords")
+
+    assert seen == [("acme",)]
+    assert unbound.value.sqlstate == "TW001"
+
+
+async def test_a_suspension_is_seen_at_once(app: Starlette, sign_in: SignIn) -> None:
+    """
+    A token given before does not outlive the tenant's suspension.
+    """
+    user = await sign_in("hooli")
+    before = await user.get("/items")
+    platform = {"Authorization": f"Bearer {app.state.services.tokens.for_administrator()}"}
+    answers = []
+    for status in ("suspended", "active"):
+        await user.patch("/tenants/hooli", json={"status": status}, headers=platform)
+        app.state.services.directory.invalidate("hooli")  # the tour waits for the notice
+        answers.append((await user.get("/items")).status_code)
+
+    assert (before.status_code, answers) == (200, [403, 200])

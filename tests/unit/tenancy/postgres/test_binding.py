@@ -1,0 +1,200 @@
+"""
+What a connection says, and when, without a server.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from twh_platform.errors import TenantMismatchError
+from twh_platform.tenancy import Tenant, bind_tenant
+from twh_platform.tenancy.postgres._binding import TransactionBinding
+
+A, B = Tenant(id="a"), Tenant(id="b")
+BOUND_TO_A = "BEGIN; SET LOCAL twh.tenant_id = 'a'"
+
+
+def begun(tenant: Tenant | None) -> TransactionBinding:
+    """
+    A binding that has a transaction open for *tenant*.
+    """
+    binding = TransactionBinding()
+    with bind_tenant(tenant):
+        binding.begin_message("BEGIN")
+        binding.begun()
+    return binding
+
+
+class TestMessages:
+    """
+    The text that travels with BEGIN.
+    """
+
+    def test_first_use(self) -> None:
+        """
+        What a new connection holds is unknown, so its first message scrubs.
+        """
+        with bind_tenant(A):
+            message = TransactionBinding().begin_message("BEGIN")
+
+        assert message.startswith("BEGIN; RESET ALL; ")
+        assert message.endswith("COMMIT; " + BOUND_TO_A)
+
+    def test_same_tenant(self) -> None:
+        """
+        A tenant that follows itself needs no scrub.
+        """
+        binding = begun(A)
+        with bind_tenant(A):
+            assert binding.begin_message("BEGIN") == BOUND_TO_A
+
+    def test_other_tenant(self) -> None:
+        """
+        A tenant that follows another one does, and so does nobody.
+        """
+        with bind_tenant(B):
+            assert "DISCARD TEMP" in begun(A).begin_message("BEGIN")
+        assert "DISCARD TEMP" in begun(A).begin_message("BEGIN")
+
+    def test_no_tenant(self) -> None:
+        """
+        Without a tenant the setting is empty, whatever the session says.
+        """
+        assert begun(None).begin_message("BEGIN") == "BEGIN; SET LOCAL twh.tenant_id = ''"
+
+    def test_options(self) -> None:
+        """
+        The driver's BEGIN keeps its options.
+        """
+        with bind_tenant(A):
+            message = begun(A).begin_message("BEGIN READ ONLY")
+
+        assert message == "BEGIN READ ONLY; SET LOCAL twh.tenant_id = 'a'"
+
+    def test_scrub_has_the_transaction_outside(self) -> None:
+        """
+        The scrub is a transaction of its own: a ROLLBACK in the next cannot undo it.
+        """
+        with bind_tenant(B):
+            statements = begun(A).begin_message("BEGIN").split("; ")
+
+        assert (statements[0], statements[-3:-1]) == ("BEGIN", ["COMMIT", "BEGIN"])
+
+    def test_settings_are_reset_first(self) -> None:
+        """
+        No setting of the last tenant governs the rest of the scrub.
+        """
+        scrub = begun(A).scrub_message() or ""
+
+        assert scrub.split("; ")[1] == "RESET ALL"
+        assert "pg_catalog.pg_advisory_unlock_all()" in scrub
+
+    def test_interrupted(self) -> None:
+        """
+        Until the server has answered, the residue is unknown.
+        """
+        binding = begun(A)
+        with bind_tenant(B):
+            binding.begin_message("BEGIN")
+            assert "DISCARD TEMP" in binding.begin_message("BEGIN")
+        with bind_tenant(A):
+            assert "DISCARD TEMP" in binding.begin_message("BEGIN")
+
+    def test_late(self) -> None:
+        """
+        The binding alone, for a transaction that is open already.
+        """
+        with bind_tenant(A):
+            assert TransactionBinding().bind_message() == "SET LOCAL twh.tenant_id = 'a'"
+
+
+class TestOutsideTransactions:
+    """
+    Statements that no BEGIN goes ahead of.
+    """
+
+    def test_residue_of_another(self) -> None:
+        """
+        The session is scrubbed once for a tenant that comes to it.
+        """
+        binding = begun(A)
+        with bind_tenant(B):
+            assert binding.scrub_message()
+            binding.scrubbed()
+            assert binding.scrub_message() is None
+            assert binding.settled
+
+    def test_own_residue(self) -> None:
+        """
+        It is left as it is for the tenant whose it is.
+        """
+        binding = begun(A)
+        with bind_tenant(A):
+            assert binding.scrub_message() is None
+
+    def test_transaction_behind_the_back(self) -> None:
+        """
+        A transaction that such a statement opens serves nobody.
+        """
+        binding = begun(A)
+        with bind_tenant(A):
+            binding.scrub_message()
+            with pytest.raises(TenantMismatchError, match="nobody that bound it"):
+                binding.check()
+
+
+class TestCheck:
+    """
+    Whose turn it is in an open transaction.
+    """
+
+    def test_own(self) -> None:
+        """
+        The tenant's, or nobody's if it was opened for nobody.
+        """
+        binding = begun(A)
+        with bind_tenant(A):
+            binding.check()
+        begun(None).check()
+
+    @pytest.mark.parametrize(
+        ("owner", "current", "said"),
+        [
+            (A, B, "tenant 'a' and the current tenant is tenant 'b'"),
+            (A, None, "tenant 'a' and the current tenant is no tenant"),
+            (None, A, "no tenant and the current tenant is tenant 'a'"),
+        ],
+    )
+    def test_others(self, owner: Tenant | None, current: Tenant | None, said: str) -> None:
+        """
+        Everybody else is refused with a stable code, and told both sides.
+        """
+        binding = begun(owner)
+        with bind_tenant(current), pytest.raises(TenantMismatchError, match=said) as caught:
+            binding.check()
+
+        assert caught.value.code == "tenant_switched_in_transaction"
+
+    @pytest.mark.parametrize("tenant", [A, B, None])
+    def test_interrupted(self, tenant: Tenant | None) -> None:
+        """
+        A BEGIN whose outcome is not known serves nobody.
+        """
+        binding = begun(A)
+        with bind_tenant(A):
+            binding.begin_message("BEGIN")
+        with bind_tenant(tenant), pytest.raises(TenantMismatchError):
+            binding.check()
+
+    def test_failed_attempt_of_another(self) -> None:
+        """
+        Who tries to begin in between does not become the owner.
+        """
+        binding = TransactionBinding()
+        with bind_tenant(A):
+            binding.begin_message("BEGIN")
+            with bind_tenant(B):
+                binding.begin_message("BEGIN")
+            binding.begun()
+        with bind_tenant(B), pytest.raises(TenantMismatchError):
+            binding.check()
