@@ -19,6 +19,8 @@ from sybil.sybil import SybilCollection
 
 from twh_platform.testing import PostgresServer
 
+pytest_plugins = ["tests.support.bare_session"]
+
 _markdown = [PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)]
 
 _readme = Sybil(parsers=_markdown, filenames=["README.md"], fixtures=["document_database"])

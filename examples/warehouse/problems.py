@@ -14,8 +14,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from twh_platform import Problem
-from twh_platform._asgi import request_id
+from twh_platform import Problem, request_id
 from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE
 
 __all__ = ["HANDLERS", "PROBLEMS", "Refusal"]

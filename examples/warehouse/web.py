@@ -155,6 +155,13 @@ class Operation:
         """
         return self.method == "PATCH" and self.for_user
 
+    @property
+    def creates(self) -> bool:
+        """
+        Whether it adds a record that can then be read below this path.
+        """
+        return self.method == "POST" and self.for_user and self.path.count("/") == 1
+
     def all_problems(self) -> set[str]:
         """
         Every code that this operation may refuse with.
@@ -227,7 +234,7 @@ class Operation:
         version, identity = getattr(answer, "version", None), getattr(answer, "id", None)
         if version is not None:
             headers["etag"] = etag(version)
-        if self.status == 201 and identity is not None:  # noqa: PLR2004 -- Created
+        if self.creates and identity is not None:
             headers["location"] = f"{self.path}/{identity}"
         return Rendered(status=self.status, headers=headers, body=answer.model_dump_json().encode())
 

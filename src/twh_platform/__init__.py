@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._asgi import Problem
+    from ._asgi import Problem, request_id
     from ._signals import subscribe
     from .errors import PlatformError
     from .tenancy import (
@@ -40,12 +40,18 @@ __all__ = [
     "TenantMiddleware",
     "bind_tenant",
     "current_tenant",
+    "request_id",
     "require_tenant",
     "subscribe",
     "unbind_tenant",
 ]
 
-_ELSEWHERE = {"PlatformError": ".errors", "Problem": "._asgi", "subscribe": "._signals"}
+_ELSEWHERE = {
+    "PlatformError": ".errors",
+    "Problem": "._asgi",
+    "request_id": "._asgi",
+    "subscribe": "._signals",
+}
 
 
 def __getattr__(name: str) -> Any:

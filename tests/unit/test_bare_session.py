@@ -10,9 +10,11 @@ import pytest
 @pytest.fixture
 def suite(pytester, project_root):
     """
-    A test suite under our own conftest: one test runs, the rest cannot be imported.
+    A test suite with our own plugin: one test runs, the rest cannot be imported.
     """
-    pytester.makeconftest((project_root / "tests" / "conftest.py").read_text())
+    plugin = project_root / "tests" / "support" / "bare_session.py"
+    pytester.makepyfile(planted_plugin=plugin.read_text())
+    pytester.makeconftest("pytest_plugins = ['planted_plugin']")
     pytester.makepyfile(test_fine="def test_fine(): pass", test_third="import no_such_driver")
     pytester.makepyfile(
         test_extra="from twh_platform._extras import missing_extra\n"

@@ -213,7 +213,7 @@ class TestReading:
                 with bind_tenant(tenant):
                     app.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                     rows = app.execute(NAMES, prepare=True).fetchall()
-                    app.rollback()
+                    app.commit()  # psycopg forgets what it prepared on a rollback
             return rows
 
         definition = "ALTER FUNCTION twh.current_tenant() {}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from examples.warehouse.settings import Settings
 from examples.warehouse.tour import tours
 from examples.warehouse.tour.check import drive
 from examples.warehouse.web import Call, operation, routes
-from tests.support.warehouse import PASSWORD, Client, SignIn
+from tests.support.warehouse import PASSWORD, Client, SignIn, add_item
 
 
 def test_the_document_is_openapi(app: Starlette) -> None:
@@ -113,6 +114,21 @@ async def test_every_answer_of_the_tour_is_documented(app: Starlette, warehouse:
     assert right, [line for line in said if not line.startswith("ok")]
     assert transport.lies == []
     assert transport.compared > 250
+
+
+async def test_what_was_added_is_found_where_the_answer_says(sign_in: SignIn) -> None:
+    """
+    `Location` names the record, and only an operation that adds one has it.
+    """
+    user = await sign_in()
+    added = await user.post("/locations", json={"code": secrets.token_hex(4), "name": "L"})
+    item = await add_item(user)
+    body = {"item_id": item, "location_id": added.json()["id"], "quantity": 1, "reason": "r"}
+
+    adjusted = await user.post("/stock/adjust", json=body)
+
+    assert (await user.get(added.headers["location"])).json() == added.json()
+    assert "location" not in adjusted.headers
 
 
 async def test_a_wrong_method_is_told_the_right_ones(sign_in: SignIn) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ...errors import TenantMismatchError
-from .._context import current_tenant
+from .._context import _current
 
 __all__ = ["SETTING", "TransactionBinding"]
 
@@ -160,7 +160,7 @@ class TransactionBinding:
 
 
 def _current_id() -> str | None:
-    tenant = current_tenant()
+    tenant = _current.get()  # current_tenant() without the call
     return None if tenant is None else tenant.id
 
 

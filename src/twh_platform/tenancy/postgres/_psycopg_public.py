@@ -13,10 +13,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import psycopg
-from psycopg import pq
-
+from ..._extras import missing_extra
 from ._binding import TransactionBinding
+
+try:
+    import psycopg
+    from psycopg import pq
+except ImportError as error:
+    raise missing_extra("psycopg", error) from error
 
 __all__ = ["AsyncTenantConnection", "TenantConnection"]
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from ..._extras import missing_extra
@@ -36,6 +37,8 @@ __all__ = ["TenantConnection", "TenantTransaction", "connect"]
 # Words only: what follows in the message must not end up in a comment.
 _BEGIN = re.compile(r"\s*((?:BEGIN|START\s+TRANSACTION)\b[\w\s,]*);?\s*", re.IGNORECASE)
 _END = re.compile(r"\s*(?:COMMIT|END|ROLLBACK|ABORT|RELEASE)\b[^;]*;?\s*", re.IGNORECASE)
+_Send = Callable[..., Awaitable[Any]]
+
 _SENDS = ("prepare", "bind", "bind_execute", "bind_execute_many", "execute", "copy_in", "copy_out")
 
 
@@ -116,73 +119,73 @@ class _GuardedProtocol:
     these methods, so one place binds what opens a transaction and sees a
     tenant switch within one.
 
-    What needs no message of ours is passed on as it is, without a coroutine
-    around it: measured, those were most of what binding cost.
+    What needs no message of ours is passed on by a plain function, and the
+    other methods are the protocol's own.  A coroutine around each and a
+    ``__getattr__`` were measured: they cost more than the binding itself.
     """
 
     def __init__(self, inner: Any, binding: TransactionBinding) -> None:
         self._inner = inner
         self._binding = binding
-        self._send_query = inner.query
-        self.is_in_transaction = inner.is_in_transaction
+        self._query = inner.query
+        for name in _methods(type(inner)):
+            setattr(self, name, getattr(inner, name))
         for name in _SENDS:
-            setattr(self, name, self._guard(getattr(inner, name)))
+            setattr(self, name, self._guarded(getattr(inner, name)))
+        self.query = self._guarded_query()
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._inner, name)
-        if callable(value):  # a method, which stays the same
-            setattr(self, name, value)
-        return value
+    def _guarded(self, send: _Send) -> _Send:
+        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
+        check, after_cancelling = self._binding.check, self._after_cancelling
+        scrub_and = self._scrub_and
 
-    def query(self, query: str, timeout: float | None) -> Awaitable[Any]:
-        if _ends_transaction(query):  # which may be done from anywhere
-            return self._send_query(query, timeout)  # type: ignore[no-any-return]
-        if self._inner._is_cancelling():  # noqa: SLF001
-            return self._after_cancelling(self.query, query, timeout)
-        if self.is_in_transaction():
-            self._binding.check()
-            return self._send_query(query, timeout)  # type: ignore[no-any-return]
-        begin = _begin_of(query)
-        if begin is None:
-            return self._scrub_and(self._send_query, query, timeout)
-        return self._begin(begin, timeout)
-
-    async def bind_late(self) -> None:
-        await self._send_query(self._binding.bind_message(), None)
-        self._binding.begun()
-
-    async def _begin(self, begin: str, timeout: float | None) -> Any:
-        status = await self._send_query(self._binding.begin_message(begin), timeout)
-        self._binding.begun()
-        return status
-
-    def _guard(self, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         def guarded(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            if self._inner._is_cancelling():  # noqa: SLF001
-                return self._after_cancelling(guarded, *args, **kwargs)
-            if self.is_in_transaction():
-                self._binding.check()
+            if is_cancelling():
+                return after_cancelling(guarded, *args, **kwargs)
+            if in_transaction():
+                check()
                 return send(*args, **kwargs)
-            return self._scrub_and(send, *args, **kwargs)
+            return scrub_and(send, *args, **kwargs)
 
         return guarded
 
-    async def _after_cancelling(
-        self, send: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
-    ) -> Any:
+    def _guarded_query(self) -> _Send:
+        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
+        send, begin_with, after_cancelling = self._query, self._begin, self._after_cancelling
+        guarded = self._guarded(send)
+
+        def guarded_query(query: str, timeout: float | None) -> Awaitable[Any]:
+            if _ends_transaction(query):  # which may be done from anywhere
+                return send(query, timeout)
+            if is_cancelling():
+                return after_cancelling(guarded_query, query, timeout)
+            begin = _begin_of(query)
+            if begin is None or in_transaction():
+                return guarded(query, timeout)
+            return begin_with(begin, timeout)
+
+        return guarded_query
+
+    async def bind_late(self) -> None:
+        await self._query(self._binding.bind_message(), None)
+        self._binding.begun()
+
+    async def _begin(self, begin: str, timeout: float | None) -> Any:
+        status = await self._query(self._binding.begin_message(begin), timeout)
+        self._binding.begun()
+        return status
+
+    async def _after_cancelling(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
         # Only the answer to what was cancelled tells whether a transaction is open.
         await self._inner._wait_for_cancellation()  # noqa: SLF001
         return await send(*args, **kwargs)
 
-    async def _scrub_and(
-        self, send: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
-    ) -> Any:
+    async def _scrub_and(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
         scrub = self._binding.scrub_message()
         if scrub is not None:
-            await self._send_query(scrub, None)
+            await self._query(scrub, None)
             self._binding.scrubbed()
         return await send(*args, **kwargs)
-
 
 # What asyncpg and SQLAlchemy send is one of a few strings.
 @lru_cache(maxsize=64)
@@ -194,3 +197,19 @@ def _ends_transaction(query: str) -> bool:
 def _begin_of(query: str) -> str | None:
     begin = _BEGIN.fullmatch(query)
     return begin and begin[1].rstrip()
+
+
+@lru_cache(maxsize=1)
+def _methods(protocol: type) -> tuple[str, ...]:
+    """
+    Names of the protocol's methods; its other attributes are read through us.
+    """
+    methods = []
+    for name in dir(protocol):
+        if name.startswith("__"):
+            continue
+        if callable(getattr(protocol, name)):
+            methods.append(name)
+        else:
+            setattr(_GuardedProtocol, name, property(attrgetter(f"_inner.{name}")))
+    return tuple(methods)

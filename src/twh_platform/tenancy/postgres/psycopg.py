@@ -28,6 +28,8 @@ except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
@@ -84,10 +86,8 @@ class _FoldedBegin:
         return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
 
     def _begin(self) -> PQGen[PGresult | None]:
-        message = self.binding.begin_message(self._get_tx_start_command().decode())
-        result = yield from self._tell(message)
-        self.binding.begun()
-        return result
+        begin = self._get_tx_start_command().decode()
+        return self._tell(self.binding.begin_message(begin), self.binding.begun)
 
     def _admit(self) -> PQGen[None]:
         status = self.pgconn.transaction_status
@@ -95,15 +95,16 @@ class _FoldedBegin:
             # Only the answers to what is on the way tell whose turn it is.
             yield from self._pipeline._sync_gen()  # noqa: SLF001
             status = self.pgconn.transaction_status
-        if status == _IDLE:
+        if status == _IDLE and not self._autocommit and self._pipeline:
+            yield from self._begin()
+        elif status == _IDLE:
             scrub = self.binding.scrub_message()
             if scrub is not None:
-                yield from self._tell(scrub)
-                self.binding.scrubbed()
+                yield from self._tell(scrub, self.binding.scrubbed)
         elif status in _IN_TRANSACTION:
             self.binding.check()
 
-    def _tell(self, message: str) -> PQGen[PGresult | None]:
+    def _tell(self, message: str, done: Callable[[], None]) -> PQGen[PGresult | None]:
         result = None
         scrubbing = self.binding.scrubbing
         if self._pipeline:
@@ -116,6 +117,7 @@ class _FoldedBegin:
         if scrubbing:
             # What the last tenant's LISTEN brought; psycopg 3.2.1 keeps none.
             (getattr(self, "_notifies_backlog", None) or []).clear()
+        done()
         return result
 
     def _queue(self, message: str, *, sync: bool) -> PQGen[None]:

@@ -85,7 +85,8 @@ def _async_creator(creator: Callable[..., Any]) -> Callable[..., None]:
     return connect
 
 
-def _verify(_dbapi_connection: Any, record: Any) -> None:
+def _verify(dbapi_connection: Any, record: Any) -> None:
     if not hasattr(record.driver_connection, "binding"):
+        dbapi_connection.close()
         message = "this engine has a creator of its own: let it open tenant connections"
         raise ConfigurationError(message)
