@@ -58,5 +58,6 @@ def document_database(request: pytest.FixtureRequest) -> Iterator[None]:
         environment.setenv("DATABASE_URL", database.dsn(user=app))
         environment.setenv("OWNER_DATABASE_URL", database.dsn(user=owner))
         environment.setenv("ADMIN_DATABASE_URL", database.dsn())
+        environment.setenv("SIGNING_KEY", "a key of the documents, thirty-two bytes or more")
         yield
     database.drop()
