@@ -7,6 +7,7 @@ A document's Python blocks share one namespace, top to bottom.  One that reads
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from doctest import ELLIPSIS
 
@@ -53,7 +54,7 @@ def document_database(request: pytest.FixtureRequest) -> Iterator[None]:
     server: PostgresServer = request.getfixturevalue("twh_postgres")
     owner = server.create_role("twh_docs_owner")
     app = server.create_role("twh_docs_app")
-    database = server.create_database(f"docs_{abs(hash(request.path)):x}", owner=owner)
+    database = server.create_database(f"docs_{secrets.token_hex(6)}", owner=owner)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DATABASE_URL", database.dsn(user=app))
         environment.setenv("OWNER_DATABASE_URL", database.dsn(user=owner))

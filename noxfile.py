@@ -59,6 +59,16 @@ def bare(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *arguments, env=environment)
 
 
+@nox.session(python=["3.12", "3.13"])
+def versions(session: nox.Session) -> None:
+    """
+    Run the unit, contract and context tests on the newer Pythons; `-- ARGS` go to pytest.
+    """
+    session.install("-e", ".[all,testing]", *group("tests-all"))
+    context = "tests/integration/tenancy/test_context.py"
+    session.run("pytest", *(session.posargs or ["tests/unit", "tests/contracts", context]))
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """

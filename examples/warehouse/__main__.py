@@ -24,6 +24,7 @@ import uvicorn
 from twh_platform.testing import PostgresServer
 
 from .app import create_app
+from .auth import Role
 from .database import temporary_warehouse
 from .passwords import hash_password
 from .seed import MAIN, email, seed
@@ -134,13 +135,13 @@ def _socket(port: int | None) -> socket.socket:
 
 def _print_tour(settings: Settings, url: str, password: str) -> None:
     tenant, other = MAIN
-    [platform, own, _] = tours(settings, password)
-    steps = [*platform.steps, *own.steps]
+    [first, own, _] = tours(settings, password)
+    steps = [*first.steps, *own.steps]
     print(f"""
 The warehouse   {url}
 What it can do  {url}/openapi.json
 Who may log in  {email("ROLE", "TENANT")}, password {password}
-                roles admin, manager, clerk, viewer in {tenant} and {other}
+                roles {", ".join(Role)} in {tenant} and {other}
 
 The tour, to copy into another shell; the status to expect is behind each title:
 """)

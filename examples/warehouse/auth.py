@@ -1,16 +1,17 @@
 """
 Tokens: who is given one, and what it lets its bearer do.
 
-A user's token names the tenant and the role, and is meant for the audience
-`warehouse`.  An administrator's names no tenant, and is meant for another
-audience, so neither is taken for the other.
+A user belongs to a tenant.  The token names the tenant and the role, and is
+meant for the audience `warehouse`.  The administrator looks after the tenants
+and belongs to none.  That token is meant for another audience, so neither is
+taken for the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import jwt
 from starlette.requests import Request
 
 from twh_platform.tenancy import Agreement, HeaderResolver, resolution_of
-from twh_platform.tenancy.jwt import JWTResolver
+from twh_platform.tenancy.jwt import BearerVerifier, JWTResolver
 
 from .problems import Refusal
 from .settings import Settings
@@ -28,18 +29,25 @@ __all__ = ["Caller", "Role", "Tokens"]
 _ALGORITHM = "HS256"
 _ISSUER = "warehouse"
 _USERS = "warehouse"
-_PLATFORM = "warehouse-platform"
+_ADMINISTRATOR = "warehouse-administrator"
 
 
-class Role(IntEnum):
+class Role(StrEnum):
     """
-    What a user may do; each role may do what those below it may.
+    What a user may do; each role may do what those above it in this list may.
     """
 
-    VIEWER = 1
-    CLERK = 2
-    MANAGER = 3
-    ADMIN = 4
+    VIEWER = "viewer"
+    CLERK = "clerk"
+    MANAGER = "manager"
+    ADMIN = "admin"
+
+    def covers(self, role: Role) -> bool:
+        """
+        Whether this role may do what *role* may.
+        """
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(role)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +66,7 @@ class Caller:
         """
         claim = resolution_of(request.scope).claim
         try:
-            return cls(id=UUID(claim.user_id), role=Role[claim.claims["role"].upper()])
+            return cls(id=UUID(claim.user_id), role=Role(claim.claims["role"]))
         except (KeyError, AttributeError, TypeError, ValueError):
             raise Refusal("credentials_invalid") from None
 
@@ -66,8 +74,8 @@ class Caller:
         """
         Refuse a caller whose role is below *role*.
         """
-        if self.role < role:
-            raise Refusal("role_insufficient", f"This takes the role {role.name.lower()}.")
+        if not self.role.covers(role):
+            raise Refusal("role_insufficient", f"This takes the role {role}.")
 
 
 class Tokens:
@@ -80,6 +88,13 @@ class Tokens:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._read: dict[str, Any] = {
+            "keys": settings.secret,
+            "algorithms": [_ALGORITHM],
+            "issuer": _ISSUER,
+            "clock": lambda: settings.now().timestamp(),
+        }
+        self._administrators = BearerVerifier(audience=_ADMINISTRATOR, **self._read)
 
     def resolver(self) -> Agreement:
         """
@@ -87,16 +102,9 @@ class Tokens:
 
         The token decides.  `X-Tenant-ID` may be sent too, and must then agree.
         """
-        token = JWTResolver(
-            keys=self._settings.secret,
-            algorithms=[_ALGORITHM],
-            audience=_USERS,
-            issuer=_ISSUER,
-            clock=lambda: self._settings.now().timestamp(),
-        )
-        return Agreement(token, HeaderResolver())
+        return Agreement(JWTResolver(audience=_USERS, **self._read), HeaderResolver())
 
-    def for_user(self, *, tenant_id: str, user_id: UUID, role: str) -> str:
+    def for_user(self, *, tenant_id: str, user_id: UUID, role: Role) -> str:
         """
         A token for a user of a tenant.
         """
@@ -104,28 +112,16 @@ class Tokens:
 
     def for_administrator(self) -> str:
         """
-        A token for the platform's administrator.
+        A token for the administrator.
         """
-        return self._issue(_PLATFORM, sub=self._settings.administrator)
+        return self._issue(_ADMINISTRATOR, sub=self._settings.administrator_email)
 
-    def ensure_administrator(self, request: Request) -> None:
+    async def ensure_administrator(self, request: Request) -> None:
         """
         Refuse a request that has no administrator's token.
         """
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        try:
-            claims = jwt.decode(
-                token,
-                self._settings.secret,
-                algorithms=[_ALGORITHM],
-                audience=_PLATFORM,
-                issuer=_ISSUER,
-                options={"require": ["exp", "aud", "iss", "sub"], "verify_exp": False},
-            )
-        except jwt.PyJWTError:
-            claims = {"exp": 0}
-        if scheme.lower() != "bearer" or claims["exp"] <= self._settings.now().timestamp():
-            raise Refusal("credentials_invalid", headers={"www-authenticate": "Bearer"})
+        if await self._administrators.verify(request.scope) is None:
+            raise Refusal("credentials_invalid")
 
     def _issue(self, audience: str, **claims: Any) -> str:
         now = self._settings.now()

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 from twh_platform.testing import PostgresServer
 
-from .schema import APP, DIRECTORY, OPERATOR, OWNER, schema_sql
+from .schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, schema_sql
 from .settings import Settings
 
-__all__ = ["ADMINISTRATOR", "temporary_warehouse"]
+__all__ = ["ADMINISTRATOR_EMAIL", "temporary_warehouse"]
 
-ADMINISTRATOR = "root@platform.example"
+ADMINISTRATOR_EMAIL = "administrator@warehouse.example"
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def temporary_warehouse(
 
         administrator_password_hash: See `passwords.hash_password`.
     """
-    for role in (OWNER, APP, DIRECTORY, OPERATOR):
+    for role in (OWNER, APP, DIRECTORY, ADMINISTRATOR):
         server.create_role(role)
     database = server.create_database(f"warehouse_{secrets.token_hex(4)}", owner=OWNER)
     try:
@@ -38,9 +38,9 @@ def temporary_warehouse(
         yield Settings(
             app_dsn=database.dsn(user=APP, scheme="postgresql+psycopg"),
             directory_dsn=database.dsn(user=DIRECTORY, scheme="postgresql+psycopg"),
-            operator_dsn=database.dsn(user=OPERATOR, scheme="postgresql+psycopg"),
+            administrator_dsn=database.dsn(user=ADMINISTRATOR, scheme="postgresql+psycopg"),
             secret=secrets.token_bytes(32),
-            administrator=ADMINISTRATOR,
+            administrator_email=ADMINISTRATOR_EMAIL,
             administrator_password_hash=administrator_password_hash,
         )
     finally:

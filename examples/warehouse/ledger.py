@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from .models import StockLevel, StockMovement
 from .problems import Refusal
 
-__all__ = ["Movement", "record"]
+__all__ = ["Movement", "movements", "record"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,24 @@ class Movement:
     location_id: UUID
     quantity: int
     reference: str
+
+
+def movements(
+    kind: str, quantities: Iterable[tuple[UUID, int]], *, location_id: UUID, reference: str
+) -> list[Movement]:
+    """
+    One movement at the same location for each item and its quantity.
+    """
+    return [
+        Movement(
+            kind=kind,
+            item_id=item_id,
+            location_id=location_id,
+            quantity=quantity,
+            reference=reference,
+        )
+        for item_id, quantity in quantities
+    ]
 
 
 async def record(

@@ -14,6 +14,7 @@ policy, because their operators are not leakproof.
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -40,6 +41,9 @@ from sqlalchemy.orm import (
     relationship,
 )
 
+from twh_platform.tenancy import TenantKind
+
+from .auth import Role
 from .ids import new_id
 
 __all__ = [
@@ -58,9 +62,11 @@ __all__ = [
     "StockMovement",
     "TenantRecord",
     "TenantRow",
+    "Tier",
     "Transfer",
     "TransferLine",
     "User",
+    "Versioned",
 ]
 
 
@@ -97,6 +103,19 @@ class Directory(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: DateTime(timezone=True), str: Text}
 
 
+class Tier(StrEnum):
+    """
+    The price tiers.
+    """
+
+    FREE = "FREE"
+    DEVELOPER = "DEVELOPER"
+    STARTUP = "STARTUP"
+    GROWTH = "GROWTH"
+    SCALE = "SCALE"
+    ENTERPRISE = "ENTERPRISE"
+
+
 class TenantRecord(Directory):
     """
     A tenant, as the directory has it.
@@ -108,7 +127,7 @@ class TenantRecord(Directory):
     id: Mapped[str] = mapped_column(primary_key=True)
     tier: Mapped[str]
     status: Mapped[str]
-    kind: Mapped[str] = mapped_column(default="production")
+    kind: Mapped[str] = mapped_column(default=TenantKind.PRODUCTION)
     expires_at: Mapped[datetime | None]
 
 
@@ -177,7 +196,7 @@ class User(Record):
     __table_args__ = (
         UniqueConstraint("tenant_id", "email"),
         CheckConstraint("email = lower(email)", name="email"),
-        _one_of("role", "viewer", "clerk", "manager", "admin"),
+        _one_of("role", *Role),
     )
 
     email: Mapped[str]

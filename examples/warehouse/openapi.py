@@ -116,7 +116,7 @@ def _operation(one: Operation, names: dict[Any, Any]) -> dict[str, Any]:
 def _security(one: Operation) -> list[dict[str, list[str]]]:
     if one.access == "public":
         return []
-    return [{"administrator" if one.access == "platform" else "user": []}]
+    return [{"administrator" if one.access == "administrator" else "user": []}]
 
 
 def _parameters(one: Operation) -> Iterator[dict[str, Any]]:
@@ -144,7 +144,7 @@ def _success(one: Operation, names: dict[Any, Any]) -> dict[str, Any]:
 def _refusals(one: Operation) -> dict[str, Any]:
     codes: dict[str, list[str]] = defaultdict(list)
     for code in one.all_problems():
-        codes[str(PROBLEMS[code][0])].append(code)
+        codes[str(PROBLEMS[code].status)].append(code)
     content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {
         status: {

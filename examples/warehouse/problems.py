@@ -1,32 +1,33 @@
 """
-Every refusal, by its code: the one place where codes and statuses are spelled.
+Every refusal, by its code: the one place where ours are spelled.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from twh_platform import Problem, request_id
+from twh_platform.errors import BackendUnavailableError, CredentialsError
+from twh_platform.tenancy import REFUSALS
 from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE
 
 __all__ = ["HANDLERS", "PROBLEMS", "Refusal"]
 
 _logger = logging.getLogger("warehouse")
 
-PROBLEMS: Mapping[str, tuple[int, str]] = {
+_OWN: Mapping[str, tuple[int, str]] = {
     "body_malformed": (400, "The body is not JSON"),
     "cursor_invalid": (400, "The cursor was not given out here"),
     "idempotency_key_invalid": (400, "The idempotency key is not acceptable"),
-    "credentials_invalid": (401, "Valid credentials are required"),
-    "tenant_refused": (403, "This tenant is not available to you"),
     "role_insufficient": (403, "Your role does not allow this"),
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "This method is not allowed here"),
@@ -41,8 +42,15 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "reference_unknown": (422, "The body refers to something that does not exist"),
     "validation_failed": (422, "Some fields are not acceptable"),
     "precondition_required": (428, "An If-Match header is required"),
-    "internal_error": (500, "Something went wrong here"),
-    "backend_unavailable": (503, "Not available at the moment"),
+}
+
+# What the middleware refuses with, a handler refuses with in the same words.
+PROBLEMS: Mapping[str, Problem] = {
+    **{
+        code: Problem(status=status, code=code, title=title)
+        for code, (status, title) in _OWN.items()
+    },
+    **REFUSALS,
 }
 
 
@@ -69,19 +77,9 @@ class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
         **members: Any,
     ) -> None:
         super().__init__(code)
-        status, title = PROBLEMS[code]
-        self.problem = Problem(
-            status=status,
-            code=code,
-            title=title,
-            detail=detail,
-            headers=headers or {},
-            extensions=members,
-        )
-
-
-def _unavailable() -> Problem:
-    return Refusal("backend_unavailable", headers={"retry-after": "1"}).problem
+        known = PROBLEMS[code]
+        merged = {**known.headers, **(headers or {})}
+        self.problem = replace(known, detail=detail, headers=merged, extensions=members)
 
 
 def _no_connection(sqlstate: str) -> bool:
@@ -100,7 +98,7 @@ def database_problem(error: DBAPIError) -> Problem:
     state: str = getattr(error.orig, "sqlstate", None) or ""
     if error.connection_invalidated or isinstance(error, InterfaceError) or _no_connection(state):
         _logger.warning("the database did not answer: %s %s", type(error.orig).__name__, state)
-        return _unavailable()
+        return Refusal("backend_unavailable").problem
     if state == "23505":  # unique_violation
         return Refusal("already_exists").problem
     if state == "23503":  # foreign_key_violation
@@ -127,7 +125,15 @@ async def _database(_request: Request, error: Exception) -> Any:
 
 async def _not_in_time(_request: Request, error: Exception) -> Any:
     _logger.warning("the database did not answer: %s", type(error).__name__)
-    return _unavailable()
+    return Refusal("backend_unavailable").problem
+
+
+async def _credentials(_request: Request, _error: Exception) -> Any:
+    return Refusal("credentials_invalid").problem
+
+
+async def _gone(_request: Request, _error: Exception) -> Any:
+    return Refusal("body_malformed").problem  # half a body, and nobody who reads this
 
 
 async def _stale(_request: Request, _error: Exception) -> Any:
@@ -149,8 +155,10 @@ HANDLERS: dict[Any, Any] = {
     Refusal: _refused,
     HTTPException: _http,
     DBAPIError: _database,
+    ClientDisconnect: _gone,
     StaleDataError: _stale,
     PoolTimeoutError: _not_in_time,
-    TimeoutError: _not_in_time,
+    BackendUnavailableError: _not_in_time,
+    CredentialsError: _credentials,
     Exception: _unexpected,
 }

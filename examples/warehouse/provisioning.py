@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import StringConstraints
 from sqlalchemy import insert
 
 from twh_platform import Tenant, bind_tenant
+from twh_platform.tenancy import TenantStatus
 
+from .auth import Role
 from .models import Password, TenantRecord, User
 from .passwords import hash_password
 from .services import Services
@@ -29,17 +31,21 @@ class NewUser(Body):
     email: Email
     name: Name
     password: Annotated[str, StringConstraints(min_length=12, max_length=200)]
-    role: Literal["viewer", "clerk", "manager", "admin"] = "admin"
+    role: Role = Role.ADMIN
 
 
 async def provision(
-    services: Services, record: TenantRecord, users: Sequence[NewUser], *, status: str = "active"
+    services: Services,
+    record: TenantRecord,
+    users: Sequence[NewUser],
+    *,
+    status: TenantStatus = TenantStatus.ACTIVE,
 ) -> None:
     """
     Make a tenant and its users.
 
-    The operator adds the tenant as `provisioning`, so it is refused to all.
-    The operator sees no users, so they are added as the application, bound to
+    The administrator adds the tenant as `provisioning`, so it is refused to
+    all.  That login sees no users, so they are added as the application, bound to
     the new tenant.  If that fails, the tenant stays `provisioning`.
 
     Args:
@@ -52,8 +58,8 @@ async def provision(
         status: What becomes of it in the end.
     """
     hashes = await asyncio.gather(*(hash_password(user.password) for user in users))
-    async with services.operator.begin() as db:
-        record.status = "provisioning"
+    async with services.administrator.begin() as db:
+        record.status = TenantStatus.PROVISIONING
         db.add(record)
     rows = [User(email=user.email, name=user.name, role=user.role) for user in users]
     with bind_tenant(Tenant(id=record.id)):
@@ -65,6 +71,6 @@ async def provision(
                 {"user_id": row.id, "hash": one} for row, one in zip(rows, hashes, strict=True)
             ]
             await db.execute(insert(Password).inline(), passwords)
-    async with services.operator.begin() as db:
+    async with services.administrator.begin() as db:
         db.add(record)
         record.status = status

@@ -9,7 +9,7 @@ Four logins, none of them a superuser, none with BYPASSRLS:
   and it cannot read a password hash.
 - `warehouse_directory` is the narrow one that works before a request is
   trusted: it looks tenants up and checks passwords at login.
-- `warehouse_operator` manages the rows of `twh.tenants`, and nothing else.
+- `warehouse_administrator` manages the rows of `twh.tenants`, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from twh_platform.tenancy.postgres.directory import directory_sql
 
 from .models import Base
 
-__all__ = ["APP", "DIRECTORY", "OPERATOR", "OWNER", "TENANT_TABLES", "schema_sql"]
+__all__ = ["ADMINISTRATOR", "APP", "DIRECTORY", "OWNER", "TENANT_TABLES", "schema_sql"]
 
 OWNER = "warehouse_owner"
 APP = "warehouse_app"
 DIRECTORY = "warehouse_directory"
-OPERATOR = "warehouse_operator"
+ADMINISTRATOR = "warehouse_administrator"
 
 TENANT_TABLES = (
     TenantTable(name="users", privileges=("SELECT", "INSERT")),
@@ -60,7 +60,7 @@ GRANT SELECT (tenant_id, user_id, hash) ON passwords TO {DIRECTORY};
 _DATABASE = f"""\
 DO $$ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {APP}, {DIRECTORY}, {OPERATOR}',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {APP}, {DIRECTORY}, {ADMINISTRATOR}',
                    current_database());
 END $$;
 """
@@ -76,7 +76,7 @@ def schema_sql() -> str:
             install_sql(),
             _tables_sql(),
             tenant_sql(TENANT_TABLES, role=APP),
-            directory_sql(role=DIRECTORY, administrators=(OPERATOR,)),
+            directory_sql(role=DIRECTORY, administrators=(ADMINISTRATOR,)),
             _LOGIN,
         )
     )

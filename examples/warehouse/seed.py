@@ -9,22 +9,24 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from twh_platform import Tenant, bind_tenant
+from twh_platform.tenancy import TenantKind, TenantStatus
 
 from . import ledger
-from .models import Item, Location, TenantRecord, User
+from .auth import Role
+from .models import Item, Location, TenantRecord, Tier, User
 from .provisioning import NewUser, provision
 from .services import Services
 
 __all__ = ["EXPIRED", "MAIN", "SUSPENDED", "email", "seed"]
 
-MAIN = {"acme": "GROWTH", "globex": "FREE"}
+MAIN = {"acme": Tier.GROWTH, "globex": Tier.FREE}
 """The two tenants of the tour, and their tiers."""
 
 _OTHERS = {
-    "initech": "DEVELOPER",
-    "umbrella": "STARTUP",
-    "hooli": "SCALE",
-    "wonka": "ENTERPRISE",
+    "initech": Tier.DEVELOPER,
+    "umbrella": Tier.STARTUP,
+    "hooli": Tier.SCALE,
+    "wonka": Tier.ENTERPRISE,
 }
 
 SUSPENDED = "dormant"
@@ -51,24 +53,26 @@ async def seed(services: Services, *, password: str) -> None:
         password: The password of every user of the demo.
     """
     for tenant, tier in MAIN.items():
-        users = [_user(role, tenant, password) for role in ("admin", "manager", "clerk", "viewer")]
+        users = [_user(role, tenant, password) for role in Role]
         await provision(services, TenantRecord(id=tenant, tier=tier), users)
         with bind_tenant(Tenant(id=tenant)):
             await _stock(services)
     for tenant, tier in _OTHERS.items():
         record = TenantRecord(id=tenant, tier=tier)
-        await provision(services, record, [_user("admin", tenant, password)])
-    suspended = TenantRecord(id=SUSPENDED, tier="FREE")
-    users = [_user("admin", SUSPENDED, password)]
-    await provision(services, suspended, users, status="suspended")
+        await provision(services, record, [_user(Role.ADMIN, tenant, password)])
+    suspended = TenantRecord(id=SUSPENDED, tier=Tier.FREE)
+    users = [_user(Role.ADMIN, SUSPENDED, password)]
+    await provision(services, suspended, users, status=TenantStatus.SUSPENDED)
     yesterday = services.settings.now() - timedelta(days=1)
-    expired = TenantRecord(id=EXPIRED, tier="FREE", kind="sandbox", expires_at=yesterday)
-    await provision(services, expired, [_user("admin", EXPIRED, password)])
+    expired = TenantRecord(
+        id=EXPIRED, tier=Tier.FREE, kind=TenantKind.SANDBOX, expires_at=yesterday
+    )
+    await provision(services, expired, [_user(Role.ADMIN, EXPIRED, password)])
 
 
-def _user(role: str, tenant: str, password: str) -> NewUser:
+def _user(role: Role, tenant: str, password: str) -> NewUser:
     address = email(role, tenant)
-    return NewUser(email=address, name=role.title(), password=password, role=role)  # type: ignore[arg-type] # checked by the model
+    return NewUser(email=address, name=role.title(), password=password, role=role)
 
 
 async def _stock(services: Services) -> None:
@@ -81,14 +85,10 @@ async def _stock(services: Services) -> None:
         db.add_all([*items, *places])
         await db.flush()
         actor_id = (await db.scalars(select(User.id).limit(1))).one()
-        movements = [
-            ledger.Movement(
-                kind="adjustment",
-                item_id=item.id,
-                location_id=places[0].id,
-                quantity=100,
-                reference="opening stock",
-            )
-            for item in items
-        ]
+        movements = ledger.movements(
+            "adjustment",
+            [(item.id, 100) for item in items],
+            location_id=places[0].id,
+            reference="opening stock",
+        )
         await ledger.record(db, actor_id, movements)

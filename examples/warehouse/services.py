@@ -47,7 +47,12 @@ class Services:
 
         login: Sessions as `warehouse_directory`, bound to the current tenant.
 
-        operator: Sessions as `warehouse_operator`, which sees `twh.tenants` only.
+        administrator: Sessions as `warehouse_administrator`, which sees
+            `twh.tenants` only.
+
+        engines: What those sessions connect with.
+
+        pool: What the directory reads through.
     """
 
     settings: Settings
@@ -55,7 +60,8 @@ class Services:
     directory: CachedTenantDirectory
     app: async_sessionmaker[AsyncSession]
     login: async_sessionmaker[AsyncSession]
-    operator: async_sessionmaker[AsyncSession]
+    administrator: async_sessionmaker[AsyncSession]
+    engines: tuple[AsyncEngine, ...]
     pool: AsyncConnectionPool[Any]
 
     @classmethod
@@ -63,14 +69,18 @@ class Services:
         """
         Put them together.
         """
+        app = _engine(settings.app_dsn, size=10)
+        login = _engine(settings.directory_dsn, size=4)
+        administrator = _engine(settings.administrator_dsn, size=2)
         pool = directory_pool(_plain(settings.directory_dsn))
         return cls(
             settings=settings,
             tokens=Tokens(settings),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
-            app=_sessions(settings.app_dsn, size=10),
-            login=_sessions(settings.directory_dsn, size=4),
-            operator=_sessions(settings.operator_dsn, size=2),
+            app=async_sessionmaker(app, expire_on_commit=False),
+            login=async_sessionmaker(login, expire_on_commit=False),
+            administrator=async_sessionmaker(administrator, expire_on_commit=False),
+            engines=(app, login, administrator),
             pool=pool,
         )
 
@@ -80,8 +90,8 @@ class Services:
         Open what has to be opened, and close everything at the end.
         """
         async with AsyncExitStack() as stack:
-            for sessions in (self.app, self.login, self.operator):
-                stack.push_async_callback(_engine(sessions).dispose)
+            for engine in self.engines:
+                stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(self.pool)
             await stack.enter_async_context(
                 TenantChangeListener(_plain(self.settings.directory_dsn), self.directory)
@@ -89,7 +99,7 @@ class Services:
             yield
 
 
-def _sessions(dsn: str, *, size: int) -> async_sessionmaker[AsyncSession]:
+def _engine(dsn: str, *, size: int) -> AsyncEngine:
     engine = create_async_engine(
         dsn,
         pool_size=size,
@@ -102,12 +112,7 @@ def _sessions(dsn: str, *, size: int) -> async_sessionmaker[AsyncSession]:
             " -c idle_in_transaction_session_timeout=10s",
         },
     )
-    return async_sessionmaker(bind_engine(engine), expire_on_commit=False)
-
-
-def _engine(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:
-    engine: AsyncEngine = sessions.kw["bind"]
-    return engine
+    return bind_engine(engine)
 
 
 def _plain(dsn: str) -> str:

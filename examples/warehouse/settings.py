@@ -25,11 +25,11 @@ class Settings:
 
         directory_dsn: The database as `warehouse_directory`.
 
-        operator_dsn: The database as `warehouse_operator`.
+        administrator_dsn: The database as `warehouse_administrator`.
 
         secret: What tokens are signed with, 32 bytes or more.
 
-        administrator: The e-mail address of the platform's administrator.
+        administrator_email: The address that the administrator logs in with.
 
         administrator_password_hash: See `passwords.hash_password`.
 
@@ -44,9 +44,9 @@ class Settings:
 
     app_dsn: str = field(repr=False)
     directory_dsn: str = field(repr=False)
-    operator_dsn: str = field(repr=False)
+    administrator_dsn: str = field(repr=False)
     secret: bytes = field(repr=False)
-    administrator: str
+    administrator_email: str
     administrator_password_hash: str = field(repr=False)
     token_seconds: float = 900.0
     database_seconds: float = 5.0

@@ -26,10 +26,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from twh_platform.tenancy import finish_within
+
 from .auth import Caller, Role
-from .deadline import within
 from .idempotency import Rendered, answer_once, key_of
-from .models import Record
+from .models import Record, Versioned
 from .problems import Refusal
 from .services import Services
 
@@ -38,7 +39,7 @@ __all__ = ["Call", "Operation", "operation", "routes"]
 R = TypeVar("R", bound=Record)
 
 Handler = Callable[..., Awaitable[BaseModel]]
-Access = Literal["public", "platform"] | Role
+Access = Literal["public", "administrator"] | Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class Call:
         services: What handlers stand on.
 
         db: A session in a transaction that commits when the handler returns.
-            It is the tenant's, or the operator's on platform routes.
+            It is the tenant's, or the administrator's.
 
         caller: The user.
     """
@@ -73,7 +74,7 @@ class Call:
     @property
     def caller(self) -> Caller:
         """
-        The user; platform and public routes have none.
+        The user; public routes and the administrator's have none.
         """
         assert self._caller is not None  # noqa: S101 -- a mistake of ours
         return self._caller
@@ -97,10 +98,23 @@ class Call:
             raise Refusal("not_found")
         return found
 
-    def ensure_match(self, version: int) -> None:
+    async def change(self, record: Versioned, body: BaseModel) -> None:
         """
-        Refuse unless the `If-Match` header names this version (RFC 9110, section 13.1.1).
+        Set the fields that *body* gives, if `If-Match` names the record's version.
+
+        Check first whether the record may be changed at all: a request that
+        fails without its precondition fails for that (RFC 9110, section 13.2.1).
+
+        Raises:
+            Refusal: If it has changed since.
         """
+        self._ensure_match(record.version)
+        for name, value in body.model_dump(exclude_none=True).items():
+            setattr(record, name, value)
+        await self.db.flush()
+
+    def _ensure_match(self, version: int) -> None:
+        # RFC 9110, section 13.1.1
         given = self.request.headers.get("if-match", "")
         if etag(version) not in (one.strip() for one in given.split(",")) and given != "*":
             raise Refusal("precondition_failed", headers={"etag": etag(version)})
@@ -123,7 +137,7 @@ class Operation:
             An id that is no UUID is no path of ours, and refused like any other.
 
         access: The lowest role that may; or nobody in particular; or the
-            platform's administrator.
+            administrator.
 
         idempotent: Whether an `Idempotency-Key` is honoured.
 
@@ -194,14 +208,16 @@ class Operation:
         """
         services: Services = request.app.state.services
         caller: Caller | None = None
-        if self.access == "platform":
-            services.tokens.ensure_administrator(request)
-        elif self.access != "public":
+        if self.access == "administrator":
+            await services.tokens.ensure_administrator(request)
+        elif isinstance(self.access, Role):
             caller = Caller.of(request)
             caller.ensure(self.access)
         call = Call(request=request, services=services, _caller=caller)
         given = await self._given(call)
-        rendered = await within(services.settings.database_seconds, self._answer(call, given))
+        rendered = await finish_within(
+            services.settings.database_seconds, self._answer(call, given)
+        )
         return Response(
             rendered.body, rendered.status, {"cache-control": "no-store", **rendered.headers}
         )
@@ -218,7 +234,7 @@ class Operation:
     async def _answer(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
         if self.access == "public":
             return await self._run(call, given)
-        sessions = call.services.app if self.for_user else call.services.operator
+        sessions = call.services.app if self.for_user else call.services.administrator
         async with sessions.begin() as db:
             run = partial(self._run, replace(call, _db=db), given)
             key = key_of(call.request) if self.idempotent else None

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from .errors import ConfigurationError
+
 __all__ = [
     "ASGIApp",
     "Message",
@@ -30,6 +32,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = "twh.request_id"
+_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 
 
 def header_values(scope: Scope, name: bytes) -> list[bytes]:
@@ -93,9 +96,13 @@ class Problem:
 
         type: A URI that names the kind of problem.
 
-        headers: Further response headers.
+        headers: Further response headers; copied.
 
-        extensions: Further members of the body.
+        extensions: Further members of the body, under names of their own; copied.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: For another status, or an
+            extension with the name of a member above.
     """
 
     status: int
@@ -103,10 +110,18 @@ class Problem:
     title: str
     detail: str = ""
     type: str = "about:blank"
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    extensions: Mapping[str, Any] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.status <= 599:  # noqa: PLR2004 -- RFC 9110, sections 15.5 and 15.6
+            message = f"status={self.status!r} is not from 400 to 599"
+            raise ConfigurationError(message)
+        if taken := sorted(_MEMBERS & self.extensions.keys()):
+            message = f"extensions={taken!r} are members of their own"
+            raise ConfigurationError(message)
+        for name in ("headers", "extensions"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -130,18 +145,14 @@ class Problem:
         }
         if self.detail:
             members["detail"] = self.detail
-        return json.dumps({**self.extensions, **members}).encode()
+        return json.dumps({**members, **self.extensions}).encode()
 
-    async def _refuse_websocket(
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the websocket.connect event that must come first
         if "websocket.http.response" in scope.get("extensions", {}):
             await self._respond(scope, send, "websocket.http.response")
         else:
-            await send(
-                {"type": "websocket.close", "code": 1008, "reason": self.code}
-            )
+            await send({"type": "websocket.close", "code": 1008, "reason": self.code})
 
     async def _respond(self, scope: Scope, send: Send, message: str) -> None:
         identifier = request_id(scope)

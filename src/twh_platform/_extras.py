@@ -17,6 +17,5 @@ def missing_extra(extra: str, cause: ImportError) -> MissingExtraError:
     still to be seen.
     """
     return MissingExtraError(
-        f"{cause.name or extra} is not installed: "
-        f"install twh-platform[{extra}] to use this module"
+        f"{cause.name or extra} is not installed: install twh-platform[{extra}] to use this module"
     )

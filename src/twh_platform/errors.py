@@ -129,6 +129,9 @@ class BackendUnavailableError(PlatformError):
         retry_after: Seconds after which trying again makes sense.
 
         code: A stable code that is narrower than the class's own.
+
+    Attributes:
+        retry_after: The same seconds.
     """
 
     code = "backend_unavailable"

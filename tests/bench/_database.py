@@ -17,7 +17,7 @@ from twh_platform.tenancy import Tenant
 from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
 from twh_platform.testing import PostgresDatabase, PostgresServer
 
-__all__ = ["TENANT", "TENANTS", "ROWS_PER_TENANT", "Database", "conditions", "open_database"]
+__all__ = ["ROWS_PER_TENANT", "TENANT", "TENANTS", "Database", "conditions", "open_database"]
 
 TENANTS = 1000
 ROWS_PER_TENANT = 1000

@@ -13,11 +13,14 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = ["Series", "Variant", "measure"]
+
+K = TypeVar("K", bound=Hashable)
 
 _MIN_ROUNDS = 7
 _WARM_UP_RUNS = 20
@@ -50,8 +53,8 @@ class Series:
 
 
 def measure(
-    variants: Mapping[str, Variant], *, seconds: float, block_seconds: float = 0.02
-) -> dict[str, Series]:
+    variants: Mapping[K, Variant], *, seconds: float, block_seconds: float = 0.02
+) -> dict[K, Series]:
     """
     Run rounds until the time is spent, seven at least.
 

@@ -107,6 +107,9 @@ def _statement(dsn: str, query: _Query, *, ours: bool) -> Iterator[Variant]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT set_config('twh.tenant_id', %s, false)", (TENANT.id,))
         connection.execute("SET max_parallel_workers_per_gather = 0")
+        if query.prepared:
+            # Left alone, PostgreSQL may plan the WHERE anew each time: slower.
+            connection.execute("SET plan_cache_mode = force_generic_plan")
         if query.scan:
             for kind in ("indexscan", "indexonlyscan", "bitmapscan"):
                 connection.execute(f"SET enable_{kind} = off")

@@ -113,9 +113,7 @@ def count_row(
     """
     Compare two counts, which have no spread.
     """
-    return paired_row(
-        name, workload, unit=unit, ours=[ours], reference=[reference], target=target
-    )
+    return paired_row(name, workload, unit=unit, ours=[ours], reference=[reference], target=target)
 
 
 def _interval_of_median(values: Sequence[float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 What it costs that a connection changes tenant.
 
 Ours sends the scrub in the message that opens the transaction.  The usual way
-is ``DISCARD ALL``, a message of its own.
+is ``DISCARD ALL``, a message of its own outside of any transaction.
 """
 
 from __future__ import annotations
@@ -10,52 +10,52 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import psycopg
 from tests.support.proxy import CountingProxy
 from twh_platform.tenancy import Tenant, bind_tenant
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 
 from ._database import Database
-from ._measure import Variant, measure
+from ._measure import Series, Variant, measure
 from ._rows import Row, count_row, paired_row
 from ._stacks import timed
+from ._transactions import distant
 
 __all__ = ["scrub_rows"]
 
 _TENANTS = (Tenant(id="tenant-1"), Tenant(id="tenant-2"))
-_WORKLOAD = "psycopg, what a switch adds to a transaction"
+_QUERY = "psycopg: BEGIN, PK query, COMMIT"
 _COUNTED = 20
 
 
 def scrub_rows(database: Database, *, seconds: float) -> list[Row]:
     """
-    Compare what a switch adds to a transaction with what DISCARD ALL adds.
+    Compare a transaction that changes tenant with one that does not, and with DISCARD ALL.
     """
-    with _variants(database.local()) as variants:
-        series = measure(variants, seconds=seconds)
-    stay, switch, discard = (series[name].wall for name in ("stay", "switch", "discard"))
-    time_row = paired_row(
-        "scrub: on tenant switch, against DISCARD ALL",
-        _WORKLOAD,
+    rows = [_turn_row(database)]
+    near = _time(database.local(), seconds=seconds)
+    rows.append(_row("local", near, against="stay", target=1.14))
+    rows.append(_row("local", near, against="discard", target=0.86))
+    with distant(database) as (address, round_trip):
+        far = _time(address("postgresql"), seconds=seconds)
+    place = f"at {round_trip * 1e3:.2f} ms"
+    return [*rows, _row(place, far, against="discard", target=0.75)]
+
+
+def _row(place: str, series: dict[str, Series], *, against: str, target: float) -> Row:
+    other = {"stay": "the same tenant", "discard": "DISCARD ALL"}[against]
+    return paired_row(
+        f"scrub {place}: another tenant, against {other}",
+        _QUERY,
         unit="us",
-        ours=[a - b for a, b in zip(switch, stay, strict=True)],
-        reference=[a - b for a, b in zip(discard, stay, strict=True)],
-        target=0.43,
+        ours=series["switch"].wall,
+        reference=series[against].wall,
+        target=target,
     )
-    turns = _turns(database)
-    turn_row = count_row(
-        "scrub: turns on tenant switch, against no switch",
-        "psycopg, BEGIN, PK query, COMMIT",
-        unit="turns",
-        ours=turns["switch"],
-        reference=turns["stay"],
-        target=1.0,
-    )
-    return [time_row, turn_row]
 
 
-def _turns(database: Database) -> dict[str, float]:
+def _turn_row(database: Database) -> Row:
     server = database.server
     turns = {}
     with (
@@ -66,7 +66,19 @@ def _turns(database: Database) -> dict[str, float]:
             with proxy.counting() as seen:
                 variant.run(_COUNTED)
             turns[name] = seen.client / _COUNTED
-    return turns
+    return count_row(
+        "scrub turns: another tenant, against the same tenant",
+        _QUERY,
+        unit="turns",
+        ours=turns["switch"],
+        reference=turns["stay"],
+        target=1.0,
+    )
+
+
+def _time(dsn: str, *, seconds: float) -> dict[str, Series]:
+    with _variants(dsn) as variants:
+        return measure(variants, seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -96,10 +108,12 @@ def _variant(dsn: str, tenants: tuple[Tenant, ...], *, discard: bool = False) ->
         yield Variant(run=run, backends=[connection.info.backend_pid])
 
 
-def _transaction(connection: psycopg.Connection, *, discard: bool) -> Callable[[], None]:
+def _transaction(connection: Any, *, discard: bool) -> Callable[[], None]:
     def once() -> None:
         if discard:
-            connection.pgconn.exec_(b"DISCARD ALL")
+            connection.autocommit = True
+            connection.execute("DISCARD ALL")
+            connection.autocommit = False
         connection.execute("SELECT quantity FROM items WHERE id = %s", (7,)).fetchone()
         connection.commit()
 

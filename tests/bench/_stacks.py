@@ -169,7 +169,7 @@ def _psycopg_pipeline(address: Address, way: Way) -> Iterator[Variant]:
                 if way is Way.USUAL:
                     connection.execute(_SET.format("%s"), (TENANT.id,))
                 cursor = connection.execute(statement, arguments)
-                connection.commit()
+                connection.execute("COMMIT")  # commit() would wait for its answer
             assert cursor.fetchone() == (_ID % 7,)
 
         yield _repeat(once, backend=connection.info.backend_pid, ours=way is Way.OURS)
@@ -277,9 +277,7 @@ def _sqlalchemy(address: Address, way: Way) -> Iterator[Variant]:
 def _sqlalchemy_async(driver: str) -> Open:
     @contextlib.contextmanager
     def open_stack(address: Address, way: Way) -> Iterator[Variant]:
-        engine = create_async_engine(
-            address(f"postgresql+{driver}"), pool_size=1, max_overflow=0
-        )
+        engine = create_async_engine(address(f"postgresql+{driver}"), pool_size=1, max_overflow=0)
         statement, values = _sqlalchemy_queries(engine, way)
 
         async def once() -> None:

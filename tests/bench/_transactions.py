@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
+
 from tests.support.proxy import CountingProxy, proxy_process
 
 from ._database import Database
@@ -185,8 +186,7 @@ def _time(
         wanted.append((aim.reference, Way.PLAIN))
     with contextlib.ExitStack() as open_stacks:
         variants: dict[_Key, Variant] = {
-            key: open_stacks.enter_context(STACKS[key[0]].open(address, key[1]))
-            for key in wanted
+            key: open_stacks.enter_context(STACKS[key[0]].open(address, key[1])) for key in wanted
         }
         return measure(variants, seconds=seconds, block_seconds=block_seconds)
 
@@ -197,9 +197,7 @@ def _rows(aim: _Aim, series: dict[_Key, Series], *, place: str) -> list[Row]:
     others = [(aim.stack, way) for way in (Way.PLAIN, Way.USUAL)]
     rows = [_row(aim, ours, reference, series, place=place, target=aim.target)]
     rows += [
-        _row(aim, ours, key, series, place=place, target=None)
-        for key in others
-        if key != reference
+        _row(aim, ours, key, series, place=place, target=None) for key in others if key != reference
     ]
     cpu = paired_row(
         _name(aim, reference, place),

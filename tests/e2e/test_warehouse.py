@@ -16,11 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn  # noqa: F401 -- the demo needs it, so a bare session skips these tests
 
-from twh_platform.testing import PostgresServer
-
-# The module, so that a test also runs where the demo's dependencies are missing.
-pytest.importorskip("uvicorn")
+from twh_platform.testing import PostgresServer, require_part
 
 MODULE = (sys.executable, "-m", "examples.warehouse")
 
@@ -127,13 +125,13 @@ def demo(folder: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess
 COUNTED = "curl() { command curl -w '%{stderr}%{http_code}\\n' \"$@\"; }\n"
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_tour_can_be_copied_into_a_shell(
     project_root: Path, environment: dict[str, str]
 ) -> None:
     """
     Every printed line gets the status that is printed behind its title.
     """
+    require_part("curl", shutil.which("curl"), hint="apt-get install curl")
     with demo(project_root, environment) as (_, printed):
         lines = printed[printed.index("pick()") : printed.index("\nCtrl-C")]
         script = subprocess.run(

@@ -64,7 +64,7 @@ class _Link:
         self._client_spoke = False
         self._closed = False
         for one in self._other:
-            one.setblocking(False)
+            one.settimeout(0)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._queues[one] = deque()
         threading.Thread(target=self._serve, daemon=True).start()
@@ -97,7 +97,10 @@ class _Link:
         readable, writable, _ = select.select(self._other, due, (), min(later, default=None))
         for target in writable:
             self._send(target)
-        return all([self._receive(source) for source in readable]) and not self._closed
+        for source in readable:
+            if not self._receive(source):
+                return False
+        return not self._closed
 
     def _receive(self, source: socket.socket) -> bool:
         data = source.recv(_CHUNK_BYTES)

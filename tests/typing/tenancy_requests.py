@@ -13,7 +13,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 
+from twh_platform import Problem
 from twh_platform.tenancy import (
+    REFUSALS,
     Agreement,
     CachedTenantDirectory,
     FirstAnswer,
@@ -28,9 +30,10 @@ from twh_platform.tenancy import (
     TenantDirectory,
     TenantMiddleware,
     TenantResolver,
+    finish_within,
     resolution_of,
 )
-from twh_platform.tenancy.jwt import JWKS, JWTResolver
+from twh_platform.tenancy.jwt import JWKS, BearerVerifier, JWTResolver
 from twh_platform.tenancy.postgres.directory import (
     PostgresTenantDirectory,
     TenantChangeListener,
@@ -78,6 +81,12 @@ rotating = JWTResolver(
     audience=["a", "b"],
     issuer="https://id.example.com",
 )
+administrators = BearerVerifier(
+    keys=b"a secret of thirty-two bytes, or more",
+    algorithms=["HS256"],
+    audience="administrators",
+    issuer="https://id.example.com",
+)
 resolver: TenantResolver = Agreement(
     tokens,
     HeaderResolver(),
@@ -115,6 +124,8 @@ async def endpoint(request: Request) -> None:
     assert_type(resolution.tenant, Tenant)
     assert_type(resolution.user_id, str | None)
     assert_type(resolution.claim.claims, Mapping[str, Any])
+    assert_type(await administrators.verify(request.scope), Mapping[str, Any] | None)
+    assert_type(await finish_within(2.0, Callable().get("acme")), Tenant | None)
 
 
 app = Starlette(
@@ -125,5 +136,6 @@ app = Starlette(
         )
     ],
 )
+assert_type(REFUSALS["tenant_refused"], Problem)
 wrapped = TenantMiddleware(Starlette(), resolver=first, directory=memory)
 assert_type(directory_sql(role="directory", administrators=["admin"]), str)

@@ -89,8 +89,5 @@ async def change_item(call: Call, body: ItemChange) -> ItemView:
     Change an item.
     """
     item = await call.find(Item, lock=True)
-    call.ensure_match(item.version)
-    for name, value in body.model_dump(exclude_none=True).items():
-        setattr(item, name, value)
-    await call.db.flush()
+    await call.change(item, body)
     return ItemView.model_validate(item)

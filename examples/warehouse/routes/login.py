@@ -13,6 +13,7 @@ from sqlalchemy import Row, select
 from twh_platform import Tenant, bind_tenant
 from twh_platform.errors import TenantError
 
+from ..auth import Role
 from ..models import Password, User
 from ..passwords import password_matches
 from ..problems import Refusal
@@ -25,7 +26,7 @@ __all__ = ["login"]
 
 class Credentials(Body):
     """
-    Who logs in; without a tenant, the platform's administrator.
+    Who logs in; without a tenant, the administrator.
     """
 
     tenant: Annotated[str, Field(max_length=100)] | None = None
@@ -59,7 +60,7 @@ async def login(call: Call, body: Credentials) -> TokenView:
 
 
 async def _administrator(services: Services, body: Credentials) -> str:
-    known = body.email == services.settings.administrator
+    known = body.email == services.settings.administrator_email
     stored = services.settings.administrator_password_hash if known else None
     if not await password_matches(body.password, stored):
         raise Refusal("credentials_invalid")
@@ -71,7 +72,7 @@ async def _user(services: Services, body: Credentials, tenant_id: str) -> str:
     matches = await password_matches(body.password, found.hash if found else None)
     if found is None or not (matches and await _served(services, tenant_id)):
         raise Refusal("credentials_invalid")
-    return services.tokens.for_user(tenant_id=tenant_id, user_id=found.id, role=found.role)
+    return services.tokens.for_user(tenant_id=tenant_id, user_id=found.id, role=Role(found.role))
 
 
 async def _read_user(services: Services, tenant_id: str, email: str) -> Row[UUID, str, str] | None:

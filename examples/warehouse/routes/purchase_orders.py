@@ -140,11 +140,8 @@ async def change_purchase_order(call: Call, body: PurchaseOrderChange) -> Purcha
     Change, open or cancel an order of which nothing has come yet.
     """
     order = await call.find(PurchaseOrder, lock=True)
-    call.ensure_match(order.version)
     ensure_status(order, "draft", "open")
-    for name, value in body.model_dump(exclude_none=True).items():
-        setattr(order, name, value)
-    await call.db.flush()
+    await call.change(order, body)
     return PurchaseOrderView.model_validate(order)
 
 
@@ -165,17 +162,12 @@ async def receive_purchase_order(call: Call, body: Receipt) -> PurchaseOrderView
     taken = take_parts(left, body.lines)
     for line in order.lines:
         line.received += taken.get(line.line, 0)
-    movements = [
-        ledger.Movement(
-            kind="receipt",
-            item_id=line.item_id,
-            location_id=order.location_id,
-            quantity=taken[line.line],
-            reference=f"purchase_order:{order.id}",
-        )
-        for line in order.lines
-        if taken.get(line.line)
-    ]
+    movements = ledger.movements(
+        "receipt",
+        [(line.item_id, taken[line.line]) for line in order.lines if line.line in taken],
+        location_id=order.location_id,
+        reference=f"purchase_order:{order.id}",
+    )
     await ledger.record(call.db, call.caller.id, movements)
     complete = all(line.received == line.quantity for line in order.lines)
     order.status = "received" if complete else "partially_received"

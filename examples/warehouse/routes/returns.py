@@ -100,7 +100,13 @@ async def create_return(call: Call, body: NewReturn) -> ReturnView:
     )
     call.db.add(returned)
     await touch(call.db, order)
-    await _take_back(call, returned)
+    movements = ledger.movements(
+        "return",
+        [(line.item_id, line.quantity) for line in returned.lines],
+        location_id=returned.location_id,
+        reference=f"return:{returned.id}",
+    )
+    await ledger.record(call.db, call.caller.id, movements)
     return ReturnView.model_validate(returned)
 
 
@@ -111,17 +117,3 @@ async def _sales_order(call: Call, order_id: UUID) -> SalesOrder:
         raise Refusal("reference_unknown")
     ensure_status(order, "shipped")
     return order
-
-
-async def _take_back(call: Call, returned: Return) -> None:
-    movements = [
-        ledger.Movement(
-            kind="return",
-            item_id=line.item_id,
-            location_id=returned.location_id,
-            quantity=line.quantity,
-            reference=f"return:{returned.id}",
-        )
-        for line in returned.lines
-    ]
-    await ledger.record(call.db, call.caller.id, movements)

@@ -131,11 +131,8 @@ async def change_sales_order(call: Call, body: SalesOrderChange) -> SalesOrderVi
     Change or cancel an order that is not shipped yet.
     """
     order = await call.find(SalesOrder, lock=True)
-    call.ensure_match(order.version)
     ensure_status(order, "open")
-    for name, value in body.model_dump(exclude_none=True).items():
-        setattr(order, name, value)
-    await call.db.flush()
+    await call.change(order, body)
     return SalesOrderView.model_validate(order)
 
 
@@ -152,16 +149,12 @@ async def ship_sales_order(call: Call) -> SalesOrderView:
     """
     order = await call.find(SalesOrder, lock=True)
     ensure_status(order, "open")
-    movements = [
-        ledger.Movement(
-            kind="shipment",
-            item_id=line.item_id,
-            location_id=order.location_id,
-            quantity=-line.quantity,
-            reference=f"sales_order:{order.id}",
-        )
-        for line in order.lines
-    ]
+    movements = ledger.movements(
+        "shipment",
+        [(line.item_id, -line.quantity) for line in order.lines],
+        location_id=order.location_id,
+        reference=f"sales_order:{order.id}",
+    )
     await ledger.record(call.db, call.caller.id, movements)
     order.status = "shipped"
     await touch(call.db, order)

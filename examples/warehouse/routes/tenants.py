@@ -1,5 +1,5 @@
 """
-Tenants: for the platform's administrator.
+Tenants: for the administrator.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from pydantic import StringConstraints
 from sqlalchemy import select
 
-from ..models import TenantRecord
+from twh_platform.tenancy import TenantKind, TenantStatus
+
+from ..models import TenantRecord, Tier
 from ..problems import Refusal
 from ..provisioning import NewUser, provision
 from ..shapes import Body, View
@@ -20,7 +22,6 @@ __all__ = ["change_tenant", "create_sandbox", "list_tenants"]
 
 _SANDBOX_DAYS = 30
 
-Tier = Literal["FREE", "DEVELOPER", "STARTUP", "GROWTH", "SCALE", "ENTERPRISE"]
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -30,7 +31,7 @@ class NewSandbox(Body):
     """
 
     id: TenantId
-    tier: Tier = "FREE"
+    tier: Tier = Tier.FREE
     user: NewUser
 
 
@@ -39,7 +40,7 @@ class TenantChange(Body):
     What becomes of a tenant.
     """
 
-    status: Literal["active", "suspended", "deleting"]
+    status: Literal[TenantStatus.ACTIVE, TenantStatus.SUSPENDED, TenantStatus.DELETING]
 
 
 class TenantView(View):
@@ -62,7 +63,7 @@ class Tenants(View):
     data: list[TenantView]
 
 
-@operation("GET", "/tenants", access="platform")
+@operation("GET", "/tenants", access="administrator")
 async def list_tenants(call: Call) -> Tenants:
     """
     List the tenants.
@@ -71,7 +72,7 @@ async def list_tenants(call: Call) -> Tenants:
     return Tenants(data=[TenantView.model_validate(one) for one in found])
 
 
-@operation("POST", "/tenants", access="platform", status=201, problems=("already_exists",))
+@operation("POST", "/tenants", access="administrator", status=201, problems=("already_exists",))
 async def create_sandbox(call: Call, body: NewSandbox) -> TenantView:
     """
     Make a sandbox and its first user.
@@ -81,14 +82,14 @@ async def create_sandbox(call: Call, body: NewSandbox) -> TenantView:
     record = TenantRecord(
         id=body.id,
         tier=body.tier,
-        kind="sandbox",
+        kind=TenantKind.SANDBOX,
         expires_at=call.services.settings.now() + timedelta(days=_SANDBOX_DAYS),
     )
     await provision(call.services, record, [body.user])
     return TenantView.model_validate(record)
 
 
-@operation("PATCH", "/tenants/{id}", access="platform")
+@operation("PATCH", "/tenants/{id}", access="administrator")
 async def change_tenant(call: Call, body: TenantChange) -> TenantView:
     """
     Suspend a tenant, serve it again, or begin to delete it.

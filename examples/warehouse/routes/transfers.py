@@ -140,14 +140,10 @@ async def receive_transfer(call: Call) -> TransferView:
 async def _move(
     call: Call, transfer: Transfer, kind: str, location_id: UUID, direction: int
 ) -> None:
-    movements = [
-        ledger.Movement(
-            kind=kind,
-            item_id=line.item_id,
-            location_id=location_id,
-            quantity=direction * line.quantity,
-            reference=f"transfer:{transfer.id}",
-        )
-        for line in transfer.lines
-    ]
+    movements = ledger.movements(
+        kind,
+        [(line.item_id, direction * line.quantity) for line in transfer.lines],
+        location_id=location_id,
+        reference=f"transfer:{transfer.id}",
+    )
     await ledger.record(call.db, call.caller.id, movements)

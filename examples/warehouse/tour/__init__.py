@@ -17,12 +17,12 @@ from uuid import UUID
 
 import jwt
 
-from ..auth import Tokens
+from ..auth import Role, Tokens
 from ..ids import new_id
 from ..seed import EXPIRED, MAIN, SUSPENDED
 from ..settings import Settings
+from .administrator import administrator
 from .isolation import isolation
-from .platform import platform
 from .step import Step
 from .work import work
 
@@ -42,7 +42,7 @@ class Tour:
 
 def tours(settings: Settings, password: str) -> list[Tour]:
     """
-    The whole demo: the platform's tour, then one as each of the two main tenants.
+    The whole demo: the administrator's tour, then one as each of the two main tenants.
 
     Args:
         settings: What the running app was given; its secret makes the tokens
@@ -52,12 +52,12 @@ def tours(settings: Settings, password: str) -> list[Tour]:
     """
     common = {
         "password": password,
-        "administrator": settings.administrator,
-        "platform": Tokens(settings).for_administrator(),
+        "administrator_email": settings.administrator_email,
+        "administrator": Tokens(settings).for_administrator(),
         **_odd_tokens(settings),
     }
     first, second = MAIN
-    planned: list[tuple[str, list[Step], dict[str, str]]] = [("platform", platform(), {})]
+    planned: list[tuple[str, list[Step], dict[str, str]]] = [("administrator", administrator(), {})]
     for tenant, other in ((first, second), (second, first)):
         names = {"tenant_id": tenant, "other_id": other, **_tokens_of(settings, tenant, other)}
         planned.append((tenant, [*work(tenant, other), *isolation()], names))
@@ -75,7 +75,7 @@ def _tokens_of(settings: Settings, tenant: str, other: str) -> dict[str, str]:
     """
     Tokens that name the tenant, each with something wrong.
     """
-    user: dict[str, Any] = {"tenant_id": tenant, "user_id": UUID(int=1), "role": "admin"}
+    user: dict[str, Any] = {"tenant_id": tenant, "user_id": UUID(int=1), "role": Role.ADMIN}
     good = Tokens(settings).for_user(**user)
     claims = jwt.decode(good, options={"verify_signature": False})
     head, _, signature = good.split(".")
@@ -95,6 +95,6 @@ def _odd_tokens(settings: Settings) -> dict[str, str]:
     """
     named = {"suspended": SUSPENDED, "expired_tenant": EXPIRED, "unknown_tenant": "nowhere"}
     return {
-        name: Tokens(settings).for_user(tenant_id=tenant, user_id=UUID(int=1), role="admin")
+        name: Tokens(settings).for_user(tenant_id=tenant, user_id=UUID(int=1), role=Role.ADMIN)
         for name, tenant in named.items()
     }

@@ -375,6 +375,6 @@ def _posing() -> list[Step]:
         ask("a token with algorithm none", "unsigned", 401, invalid),
         ask("a token that has expired", "expired", 401, invalid),
         ask("a token with their tenant put in", "tampered", 401, invalid),
-        ask("a platform administrator's token", "platform", 401, invalid),
-        ask("a user's token at the platform", "token", 401, invalid, path="/tenants"),
+        ask("the administrator's token", "administrator", 401, invalid),
+        ask("a user's token at the administrator's routes", "token", 401, invalid, path="/tenants"),
     ]

@@ -31,7 +31,7 @@ def _no_login(title: str, tenant: str, address: str, said: str = "{password}") -
 def _logins(tenant: str, other: str) -> list[Step]:
     return [
         log_in(
-            "log in as an administrator of the tenant",
+            "log in as an admin of the tenant",
             tenant,
             email("admin", tenant),
             "token",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from functools import wraps
@@ -61,26 +61,12 @@ class TenantExecutor(Executor):
     def __init__(self, inner: Executor) -> None:
         self._inner = inner
 
-    def submit(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """
         Schedule a call as the current tenant, or as none if none is bound.
         """
         # A module-level function, so that a process pool can pickle the call.
         return self._inner.submit(_run_bound, current_tenant(), fn, *args, **kwargs)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-    ) -> Iterator[T]:
-        """
-        Like `concurrent.futures.Executor.map`, each call as the current tenant.
-        """
-        return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 -- the base class's signature
         """
@@ -115,6 +101,4 @@ def create_clean_task(
     For workers that are started on first use.  A plain task would keep, for
     its whole life, the tenant of the request that happened to start it.
     """
-    return asyncio.get_running_loop().create_task(
-        coroutine, name=name, context=Context()
-    )
+    return asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())

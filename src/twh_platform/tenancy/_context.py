@@ -2,8 +2,9 @@
 The current tenant: bound in a `with`, seen by everything called from it.
 
 The value lives in a context variable, so it follows `await`, tasks,
-`asyncio.to_thread` and anyio.  Plain threads and executors start without it;
-`_carry` has wrappers for those.
+`asyncio.to_thread` and anyio.  Plain threads and executors start without it, or,
+where Python is told to let threads inherit (free-threaded 3.14 does by itself),
+with the one of whoever started them; `_carry` has wrappers for those.
 """
 
 from __future__ import annotations
@@ -43,14 +44,17 @@ def require_tenant() -> Tenant:
 
 class bind_tenant:  # noqa: N801 -- read as a verb in a with statement
     """
-    Make *tenant* the current one inside a `with`; the leave always restores.
+    Make *tenant* the current one inside a `with`; the leave restores the one before.
 
         >>> with bind_tenant(Tenant(id="acme")):
         ...     require_tenant().id
         'acme'
 
     Do not hold it open across a `yield` of a generator: what the generator
-    sets, its caller sees.  Left from another task or thread than it was
+    sets, its caller sees.  Binds must be left in the reverse order of their
+    entry, as nested `with` are: each puts back what it found, so of two
+    generators closed in the order of their start, the second leaves the tenant
+    of the first bound, though nobody holds it any more.  Left from another task or thread than it was
     entered in, it takes back only its own binding.
 
     Args:

@@ -13,24 +13,46 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ..errors import BackendUnavailableError
-from ._carry import create_clean_task
 
 __all__ = ["finish_within"]
 
 T = TypeVar("T")
 
 
-async def finish_within(seconds: float, work: Coroutine[Any, Any, T], *, what: str, code: str) -> T:
+async def finish_within(
+    seconds: float,
+    work: Coroutine[Any, Any, T],
+    *,
+    what: str = "the work",
+    code: str | None = None,
+) -> T:
     """
     Return the result of *work*, or give up on it after so many seconds.
 
-    The work runs in an empty context.  It is told to stop when the wait for it
-    ends early, by deadline or by cancellation.
+    The wait ends at the deadline, even if the work cannot be cancelled: a
+    driver may answer a cancellation by asking a server that does not answer.
+    The work is told to stop when the wait ends early, by deadline or by
+    cancellation; until it notices, it goes on.
+
+        >>> async def count() -> int:
+        ...     return 3
+        >>> asyncio.run(finish_within(2.0, count()))
+        3
+
+    Args:
+        seconds: How long to wait.
+
+        work: What to do, in a task of its own, as the current tenant.
+
+        what: What the work is called in the error.
+
+        code: A stable code for the error, narrower than the class's own.
 
     Raises:
-        twh_platform.errors.BackendUnavailableError: With *code*, at the deadline.
+        twh_platform.errors.BackendUnavailableError: At the deadline, or if the
+            work has cancelled itself.
     """
-    task = create_clean_task(work, name=what)
+    task = asyncio.create_task(work, name=what)
     try:
         done, _ = await asyncio.wait((task,), timeout=seconds)
     except asyncio.CancelledError:

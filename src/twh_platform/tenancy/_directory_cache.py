@@ -3,8 +3,10 @@ A bounded cache in front of a directory.
 
 An entry is served for its time to live and not a moment longer, even when the
 directory is down: nobody may be served on the word of an entry that could
-hide a suspension.  Found and not-found entries have bounds of their own, so
-strangers who ask for invented tenants push out nobody.
+hide a suspension.  Served tenants have bounds of their own, so strangers who
+ask for invented ones push out nobody.  A tenant that is not served is
+remembered exactly as one that does not exist: nobody can tell them apart by
+how long an answer takes or when it comes anew.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
-from ..errors import BackendUnavailableError, ConfigurationError
+from ..errors import BackendUnavailableError, ConfigurationError, TenantSuspendedError
 from ._carry import create_clean_task
 from ._deadline import finish_within
 from ._directory import TenantDirectory
@@ -25,14 +28,16 @@ __all__ = ["CachedTenantDirectory"]
 V = TypeVar("V")
 
 _ATTEMPTS = 3
+_NO_MORE = float("-inf")
 
 
 class _Load:
     # One look-up in flight, shared by all who wait for it.  Its task never
     # raises: a failure that nobody waits for any more must not be reported.
-    __slots__ = ("error", "stale", "task", "tenant")
+    __slots__ = ("error", "known", "stale", "task", "tenant")
 
-    def __init__(self) -> None:
+    def __init__(self, *, known: bool) -> None:
+        self.known = known
         self.task: asyncio.Task[None]
         self.tenant: Tenant | None = None
         self.error: Exception | None = None
@@ -54,17 +59,21 @@ class CachedTenantDirectory:
     Args:
         inner: The directory that knows.
 
-        ttl: Seconds for which a tenant found is believed.
+        ttl: Seconds for which a served tenant is believed.
 
-        negative_ttl: Seconds for which a tenant not found stays so.
+        negative_ttl: Seconds for which a tenant that is not found, or not
+            served (its status, its expiry), stays so.
 
-        capacity: How many tenants found are remembered.
+        capacity: How many served tenants are remembered.
 
-        negative_capacity: How many ids not found are remembered.
+        negative_capacity: How many others are remembered.
 
         timeout: Seconds after which a look-up is given up.
 
-        max_loads: How many look-ups may be in flight.
+        max_loads: How many look-ups may be in flight; one that was given up
+            counts until the inner directory has noticed.  Ids that are not
+            among the served tenants remembered, fresh or not, may take half
+            of them: a flood of invented ids leaves the rest to tenants.
 
         clock: Seconds that never go back.
     """
@@ -97,9 +106,9 @@ class CachedTenantDirectory:
         self._capacity, self._negative_capacity = capacity, negative_capacity
         self._timeout, self._max_loads, self._clock = timeout, max_loads, clock
         self._found: dict[str, tuple[Tenant, float]] = {}
-        self._missing: dict[str, float] = {}
+        self._refused: dict[str, tuple[Tenant | None, float]] = {}
         self._loads: dict[str, _Load] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[_Load] = set()
 
     async def get(self, tenant_id: str) -> Tenant | None:
         """
@@ -111,30 +120,30 @@ class CachedTenantDirectory:
                 ``directory_busy`` if too many look-ups are in flight, or what
                 the inner directory raised.
         """
-        entry = self._found.get(tenant_id)
+        entry = self._found.get(tenant_id) or self._refused.get(tenant_id)
         if entry is not None and self._clock() < entry[1]:
             return entry[0]
-        until = self._missing.get(tenant_id)
-        if until is not None and self._clock() < until:
-            return None
         return await self._look_up(tenant_id)
 
     def invalidate(self, tenant_id: str) -> None:
         """
         Forget what is known of this tenant; the next request looks it up.
         """
-        self._found.pop(tenant_id, None)
-        self._missing.pop(tenant_id, None)
+        if tenant_id in self._found:
+            # Not believed any more, but its look-ups have their part of *max_loads*.
+            self._found[tenant_id] = (self._found[tenant_id][0], _NO_MORE)
+        self._refused.pop(tenant_id, None)
         load = self._loads.pop(tenant_id, None)
         if load is not None:
             load.stale = True
 
     def clear(self) -> None:
         """
-        Forget everything.
+        Forget what is known of every tenant.
         """
-        self._found.clear()
-        self._missing.clear()
+        for tenant_id, (tenant, _) in self._found.items():
+            self._found[tenant_id] = (tenant, _NO_MORE)
+        self._refused.clear()
         for load in self._loads.values():
             load.stale = True
         self._loads.clear()
@@ -153,13 +162,15 @@ class CachedTenantDirectory:
         raise BackendUnavailableError(message, code="directory_busy")
 
     def _start(self, tenant_id: str) -> _Load:
-        if len(self._running) >= self._max_loads:
-            message = f"{self._max_loads} directory look-ups are in flight already"
+        known = tenant_id in self._found
+        unknown = sum(not load.known for load in self._running)
+        if len(self._running) >= self._max_loads or not (known or unknown < self._max_loads / 2):
+            message = f"{len(self._running)} directory look-ups are in flight already"
             raise BackendUnavailableError(message, code="directory_busy")
-        load = self._loads[tenant_id] = _Load()
+        load = self._loads[tenant_id] = _Load(known=known)
+        self._running.add(load)
         load.task = create_clean_task(self._load(tenant_id, load))
-        self._running.add(load.task)
-        load.task.add_done_callback(lambda task: self._settle(tenant_id, load, task))
+        load.task.add_done_callback(lambda _: self._settle(tenant_id, load))
         return load
 
     async def _load(self, tenant_id: str, load: _Load) -> None:
@@ -167,7 +178,7 @@ class CachedTenantDirectory:
         try:
             load.tenant = await finish_within(
                 self._timeout,
-                self._inner.get(tenant_id),
+                self._ask(tenant_id, load),
                 what="the directory look-up",
                 code="directory_timeout",
             )
@@ -177,20 +188,34 @@ class CachedTenantDirectory:
         if not load.stale:
             self._remember(tenant_id, load.tenant, asked_at)
 
-    def _settle(self, tenant_id: str, load: _Load, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    async def _ask(self, tenant_id: str, load: _Load) -> Tenant | None:
+        try:
+            return await self._inner.get(tenant_id)
+        finally:
+            self._running.discard(load)
+
+    def _settle(self, tenant_id: str, load: _Load) -> None:
         if self._loads.get(tenant_id) is load:
             del self._loads[tenant_id]
 
     def _remember(self, tenant_id: str, tenant: Tenant | None, asked_at: float) -> None:
         self._found.pop(tenant_id, None)
-        self._missing.pop(tenant_id, None)
-        if tenant is None:
-            _make_room(self._missing, self._negative_capacity)
-            self._missing[tenant_id] = asked_at + self._negative_ttl
-        else:
+        self._refused.pop(tenant_id, None)
+        if tenant is not None and _is_served(tenant):
             _make_room(self._found, self._capacity)
             self._found[tenant_id] = (tenant, asked_at + self._ttl)
+        else:
+            _make_room(self._refused, self._negative_capacity)
+            self._refused[tenant_id] = (tenant, asked_at + self._negative_ttl)
+
+
+def _is_served(tenant: Tenant) -> bool:
+    # Decides only for how long to remember; the middleware asks by its own clock.
+    try:
+        tenant.ensure_served(datetime.now(UTC))
+    except TenantSuspendedError:
+        return False
+    return True
 
 
 def _make_room(entries: dict[str, V], capacity: int) -> None:

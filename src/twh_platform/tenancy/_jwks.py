@@ -7,13 +7,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
-from http.client import HTTPResponse
+from concurrent.futures import Future
+from functools import partial
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from io import BufferedReader, RawIOBase
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
 
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._carry import create_clean_task
@@ -35,12 +47,13 @@ class JWKS:
     """
     The keys that an identity provider publishes at a URL.
 
-    They are fetched in a thread, by one task at a time.  After *refresh_after*
-    a fetch runs in the background while the keys at hand go on; after
-    *max_age* they are no longer believed, so a provider that is down is
-    survived for that long.  An unknown `kid` makes us fetch, but never sooner
-    than *min_interval* after the last attempt: a stranger cannot make us
-    hammer the provider.
+    They are fetched in a thread of their own, one fetch at a time: one that was
+    given up and has not ended is not followed by another.  After
+    *refresh_after* a fetch runs in the background while the keys at hand go
+    on; after *max_age* they are no longer believed, so a provider that is down
+    is survived for that long.  An unknown `kid` makes us fetch, but never
+    sooner than *min_interval* after the last attempt: a stranger cannot make
+    us hammer the provider.
 
     Give one to `JWTResolver`; one instance serves one resolver.
 
@@ -58,7 +71,8 @@ class JWKS:
 
         timeout: Seconds that a fetch may take.
 
-        fetch: Gets the bytes at a URL within a time, in a thread.
+        fetch: Gets the bytes at a URL within so many seconds, in a thread; it
+            has to end by itself.
 
         clock: Seconds that never go back.
     """
@@ -92,6 +106,7 @@ class JWKS:
         self._refreshed_at = self._attempted_at = float("-inf")
         self._failure: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._thread: Future[bytes] | None = None
 
     def pin(self, algorithms: frozenset[str]) -> None:
         """
@@ -147,6 +162,8 @@ class JWKS:
     def _refresh_soon(self) -> asyncio.Task[None] | None:
         if self._task is not None and not self._task.done():
             return self._task
+        if self._thread is not None and not self._thread.done():
+            return None  # given up, but not ended
         if self._clock() - self._attempted_at < self._min_interval:
             return None
         self._attempted_at = self._clock()
@@ -156,9 +173,10 @@ class JWKS:
     async def _refresh(self) -> None:
         asked_at = self._clock()
         try:
+            self._thread = _start_thread(self._fetch, self._url, self._timeout)
             content = await finish_within(
                 self._timeout,
-                asyncio.to_thread(self._fetch, self._url, self._timeout),
+                _outcome(self._thread),
                 what="fetching the JWKS",
                 code="jwks_unavailable",
             )
@@ -171,6 +189,26 @@ class JWKS:
         self._refreshed_at = asked_at
         if _identity(keys) != _identity(self._keys):
             self._keys = keys
+
+
+def _start_thread(fetch: Fetch, url: str, timeout: float) -> Future[bytes]:
+    # Not in the loop's executor, whose threads are for those who serve; and a
+    # daemon, so that a fetch which does not end keeps no process from ending.
+    future: Future[bytes] = Future()
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+
+    def run() -> None:
+        try:
+            future.set_result(fetch(url, timeout))
+        except BaseException as error:  # noqa: BLE001 -- handed to the one who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="twh-jwks", daemon=True).start()
+    return future
+
+
+async def _outcome(future: Future[bytes]) -> bytes:
+    return await asyncio.wrap_future(future)
 
 
 def _identity(keys: tuple[VerifyingKey, ...]) -> list[Any]:
@@ -188,28 +226,77 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
+class _TimedReader(RawIOBase):
+    # A socket's own timeout begins anew with each byte that arrives.
+    def __init__(self, connection: socket.socket, inner: RawIOBase, deadline: float) -> None:
+        self._connection, self._inner, self._deadline = connection, inner, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            message = "the answer is too slow"
+            raise TimeoutError(message)
+        self._connection.settimeout(left)
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+class _TimedResponse(HTTPResponse):
+    # Headers and body are read through `fp`.
+    def __init__(self, deadline: float, connection: socket.socket, **options: Any) -> None:
+        super().__init__(connection, **options)
+        inner: Any = self.fp.detach()
+        self.fp = BufferedReader(_TimedReader(connection, inner, deadline))
+
+
+class _Timed(HTTPHandler, HTTPSHandler):
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, request: Request) -> HTTPResponse:
+        return self.do_open(partial(self._connect, HTTPConnection), request)
+
+    def https_open(self, request: Request) -> HTTPResponse:
+        return self.do_open(partial(self._connect, HTTPSConnection), request)
+
+    def _connect(self, kind: type[HTTPConnection], host: str, **options: Any) -> HTTPConnection:
+        connection: Any = kind(host, **options)
+        connection.response_class = partial(_TimedResponse, self._deadline)
+        return connection  # type: ignore[no-any-return]
+
+
 def fetch_bytes(url: str, timeout: float) -> bytes:
     """
     Get what is at *url* within *timeout* seconds, at most 512 KiB.
 
+    The time is for headers and body together.  Looking the name up is not
+    bounded by it, and each address that is tried may take as long again.
+
     Raises:
         OSError: For every kind of failure.
     """
-    opener: OpenerDirector = build_opener(_NoRedirect)
+    opener: OpenerDirector = build_opener(_NoRedirect, _Timed(time.monotonic() + timeout))
     request = Request(url, headers={"accept": "application/json"})  # noqa: S310 -- scheme checked
     try:
         with opener.open(request, timeout=timeout) as response:
-            return _read(response, time.monotonic() + timeout)
+            return _read(response)
     except HTTPError as error:
         error.close()  # it holds the connection
         raise
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
+def _read(response: HTTPResponse) -> bytes:
     content = b""
     while chunk := response.read1(_CHUNK_BYTES):
         content += chunk
-        if len(content) > _MAX_BYTES or time.monotonic() > deadline:
-            message = "the answer is too long or too slow"
+        if len(content) > _MAX_BYTES:
+            message = "the answer is too long"
             raise OSError(message)
     return content

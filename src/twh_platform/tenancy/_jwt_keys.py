@@ -210,6 +210,8 @@ def _published_key(entry: Any, algorithms: frozenset[str]) -> VerifyingKey | Non
     operations, kid = entry.get("key_ops", ["verify"]), entry.get("kid")
     if not isinstance(operations, list) or "verify" not in operations:
         return None
+    if not all(isinstance(entry.get(name, ""), str) for name in ("kty", "alg")):
+        return None
     if entry.get("kty") not in {"RSA", "EC", "OKP"} or "d" in entry:
         return None
     try:

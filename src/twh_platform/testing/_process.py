@@ -6,18 +6,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from twh_platform.errors import ConfigurationError
+from ..errors import ConfigurationError
 
 __all__ = ["Account", "OrphanGuard", "freeze", "thaw"]
 
 _PROC = Path("/proc")
+
+# A socket's path has 104 bytes on macOS, and here 31 of them come after the parent.
+_SHORT = 70
 
 # Waits for its standard input to close, which happens when its parent dies.
 _GUARD = """
@@ -29,7 +32,7 @@ read _
 kill -CONT "$1" 2>/dev/null
 kill -INT "$1" 2>/dev/null
 gone "$1" || { kill -QUIT "$1"; gone "$1"; } || kill -KILL "$1"
-[ -z "$2" ] || rm -rf -- "$2"
+rm -rf -- "$2"
 """
 
 
@@ -57,12 +60,14 @@ class Account:
         """
         if os.geteuid() != 0:
             return cls(name="the current user")
+        import pwd  # Windows has none, and pytest imports this file there too
+
         for name in ("postgres", "nobody"):
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return cls(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
-        msg = "PostgreSQL refuses to run as root and there is no user postgres or nobody"
-        raise ConfigurationError(msg, code="test_postgres_missing")
+        message = "PostgreSQL refuses to run as root and there is no user postgres or nobody"
+        raise ConfigurationError(message, code="test_postgres_missing")
 
     def own(self, path: Path) -> None:
         """
@@ -92,11 +97,7 @@ class Account:
         """
         return subprocess.run(
             command,
-            user=self.uid,
-            group=self.gid,
-            extra_groups=None if self.uid is None else [],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
+            **self._as_account(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,28 +114,35 @@ class Account:
         with log.open("ab") as output:
             return subprocess.Popen(
                 command,
-                user=self.uid,
-                group=self.gid,
-                extra_groups=None if self.uid is None else [],
-                cwd="/",
-                stdin=subprocess.DEVNULL,
+                **self._as_account(),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
 
+    def _as_account(self) -> dict[str, Any]:
+        return {
+            "user": self.uid,
+            "group": self.gid,
+            "extra_groups": None if self.uid is None else [],
+            "cwd": "/",
+            "stdin": subprocess.DEVNULL,
+        }
+
     def temporary_folder(self) -> Path:
         """
         Make a folder that belongs to this account and that it can reach.
+
+        Its name is short enough for a Unix socket to lie in it.
         """
         # mkdtemp() makes a name of its own there that nobody else can enter.
         for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  # nosec B108
-            if self.can_enter(Path(parent)):
+            if len(os.fsencode(parent)) <= _SHORT and self.can_enter(Path(parent)):
                 folder = Path(tempfile.mkdtemp(prefix="twh-pg-", dir=parent))
                 self.own(folder)
                 return folder
-        msg = f"{self.name} can reach no temporary folder: set TMPDIR to one"
-        raise ConfigurationError(msg, code="test_postgres_missing")
+        message = f"{self.name} can reach no temporary folder: set TMPDIR to a short one"
+        raise ConfigurationError(message, code="test_postgres_missing")
 
 
 class OrphanGuard:
@@ -144,12 +152,12 @@ class OrphanGuard:
     Args:
         pid: The process to stop.
 
-        remove: A folder to delete after it; None deletes nothing.
+        remove: A folder to delete after it.
     """
 
-    def __init__(self, pid: int, *, remove: Path | None = None) -> None:
+    def __init__(self, pid: int, *, remove: Path) -> None:
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", str(pid), str(remove or "")],
+            ["/bin/sh", "-c", _GUARD, "sh", str(pid), str(remove)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
-from twh_platform._extras import missing_extra
+from .._extras import missing_extra
 
 __all__ = ["require_part"]
 

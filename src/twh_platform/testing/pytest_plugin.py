@@ -10,8 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-from twh_platform._extras import missing_extra
-
+from .._extras import missing_extra
 from ._binaries import HINT, find_postgres
 from ._clock import ManualClock
 from ._postgres import PostgresDatabase, PostgresServer

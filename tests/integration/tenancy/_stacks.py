@@ -273,10 +273,10 @@ async def asyncpg_late(dsn: str, *, bound: bool = True) -> AsyncIterator[Checkou
         yield checkout
 
 
-async def _extended_query(connection: Any, query: Any, sql: str, timeout: float | None) -> Any:
+async def _extended_query(connection: Any, query: Any, sql: str, *timeout: Any) -> Any:
     if not sql.startswith("BEGIN"):
-        return await query(sql, timeout)
-    return await connection._execute(sql.rstrip(";"), (), 0, timeout)
+        return await query(sql, *timeout)
+    return await connection._execute(sql.rstrip(";"), (), 0, *timeout)
 
 
 @asynccontextmanager
@@ -299,9 +299,7 @@ async def sqlalchemy_sync(dsn: str, *, bound: bool = True) -> AsyncIterator[Chec
 
 
 @asynccontextmanager
-async def sqlalchemy_async(
-    dsn: str, *, driver: str, bound: bool = True
-) -> AsyncIterator[Checkout]:
+async def sqlalchemy_async(dsn: str, *, driver: str, bound: bool = True) -> AsyncIterator[Checkout]:
     """
     An async SQLAlchemy engine.
     """

@@ -8,15 +8,21 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from twh_platform.testing import PostgresDatabase, PostgresServer, find_postgres
 
 from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
+from twh_platform.testing import PostgresDatabase, PostgresServer, find_postgres
 
 APP = "twh_test_app"
 OWNER = "twh_test_owner"
 MATE = "twh_test_mate"
 
 TABLE = "CREATE TABLE things (tenant_id text, id int, name text, PRIMARY KEY (tenant_id, id));"
+EVIL = f"""
+CREATE SCHEMA evil;
+CREATE FUNCTION evil.pg_advisory_unlock_all() RETURNS void
+    LANGUAGE plpgsql AS $$ BEGIN RAISE 'the scrub ran a function of the last tenant'; END $$;
+GRANT USAGE ON SCHEMA evil TO {APP};
+"""
 ROWS = "INSERT INTO things VALUES ('a', 1, 'a1'), ('a', 2, 'a2'), ('b', 1, 'b1'), ('c', 1, 'c1')"
 
 
@@ -50,6 +56,7 @@ def database(server: PostgresServer) -> Iterator[PostgresDatabase]:
     sql = tenant_sql([TenantTable(name="things")], role=APP)
     database.execute(install_sql() + TABLE + sql, user=owner)
     database.execute(f"CREATE SEQUENCE tickets; GRANT USAGE ON SEQUENCE tickets TO {APP}")
+    database.execute(EVIL)
     yield database
     database.drop()
 
@@ -59,7 +66,9 @@ def admin(database: PostgresDatabase) -> Iterator[psycopg.Connection]:
     """
     The superuser, whom no policy binds; the rows are as new.
     """
-    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+    # A test that fails may leave a transaction open: do not wait for it for ever.
+    options = "-c lock_timeout=10s"
+    with psycopg.connect(database.dsn(), autocommit=True, options=options) as connection:
         connection.execute("TRUNCATE things")
         connection.execute(ROWS)
         yield connection

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import pytest
-
 import asyncpg
 import psycopg
+import pytest
+
 from tests.support.proxy import CountingProxy
 from twh_platform.errors import TenantMismatchError
 from twh_platform.tenancy import Tenant, bind_tenant, current_tenant
@@ -75,9 +75,7 @@ SENDS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "copy_from_query": lambda it: it.copy_from_query("SELECT 1", output=io.BytesIO()),
     "copy_from_table": lambda it: it.copy_from_table("things", output=io.BytesIO()),
     "copy_to_table": lambda it: it.copy_to_table("things", source=io.BytesIO(b"a\t5\tx\n")),
-    "copy_records_to_table": lambda it: it.copy_records_to_table(
-        "things", records=[("a", 5, "x")]
-    ),
+    "copy_records_to_table": lambda it: it.copy_records_to_table("things", records=[("a", 5, "x")]),
     "add_listener": lambda it: it.add_listener("news", print),
     "set_type_codec": lambda it: it.set_type_codec(
         "things", encoder=str, decoder=str, schema="public"
@@ -249,8 +247,48 @@ class TestCancellation:
             with bind_tenant(B), pytest.raises(TenantMismatchError, match="nobody"):
                 await names(connection)
             proxy.delay = 0
-            await connection.execute("ROLLBACK")
             await connection.reset()
+            with bind_tenant(B):
+                async with connection.transaction():
+                    assert await names(connection) == OF_B
+            await connection.close()
+
+    async def test_reset(self, dsn: str, server: PostgresServer, admin: psycopg.Connection) -> None:
+        """
+        A reset right after the cancellation rolls back what BEGIN has opened.
+        """
+        with CountingProxy(server.host, server.port) as proxy:
+            connection = await connect(dsn, host=proxy.host, port=proxy.port)
+            proxy.delay = 0.4
+            with bind_tenant(A):
+                await cancel_begin(connection, "execute", admin)
+            proxy.delay = 0
+            await connection.reset(timeout=10)
+
+            assert not connection.is_in_transaction()
+            with bind_tenant(B):
+                async with connection.transaction():
+                    assert await names(connection) == OF_B
+            await connection.close()
+
+    async def test_cancelled_while_waiting(
+        self, dsn: str, server: PostgresServer, admin: psycopg.Connection
+    ) -> None:
+        """
+        Who is cancelled while waiting for a cancellation leaves a usable connection.
+        """
+        with CountingProxy(server.host, server.port) as proxy:
+            connection = await connect(dsn, host=proxy.host, port=proxy.port)
+            proxy.delay = 0.4
+            with bind_tenant(A):
+                await cancel_begin(connection, "execute", admin)
+            waiting = asyncio.create_task(names(connection))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            proxy.delay = 0
+            await connection.reset(timeout=10)
             with bind_tenant(B):
                 async with connection.transaction():
                     assert await names(connection) == OF_B
@@ -282,7 +320,7 @@ async def cancel_begin(connection: Any, begin: str, admin: psycopg.Connection) -
         "bound by hand": lambda: connection.execute("BEGIN; SET LOCAL twh.tenant_id = 'a'"),
     }
     task = asyncio.ensure_future(ways[begin]())
-    while not admin.execute(
+    while not admin.execute(  # noqa: ASYNC110 -- the server has no event to wait for
         "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle in transaction'",
         (connection.get_server_pid(),),
     ).fetchall():

@@ -14,7 +14,13 @@ from psycopg import errors, sql
 
 from tests.integration.tenancy.conftest import APP, MATE, OWNER
 from twh_platform.tenancy import Tenant, bind_tenant
-from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE, TenantTable, install_sql, tenant_sql
+from twh_platform.tenancy.postgres import (
+    MALFORMED_SQLSTATE,
+    UNBOUND_SQLSTATE,
+    TenantTable,
+    install_sql,
+    tenant_sql,
+)
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 from twh_platform.testing import PostgresDatabase
 
@@ -110,7 +116,11 @@ class TestRendering:
     @pytest.mark.parametrize(
         ("kind", "one", "other"),
         [
-            ("uuid", "11111111-1111-1111-1111-111111111111", "2" * 32),
+            (
+                "uuid",
+                "11111111-1111-1111-1111-111111111111",
+                "22222222-2222-4222-8222-22222222222a",
+            ),
             ("bigint", "9007199254740993", "9007199254740992"),
             ("integer", "1", "2"),
         ],
@@ -135,6 +145,42 @@ class TestRendering:
             with bind_tenant(A), pytest.raises(psycopg.Error):
                 app.execute("SELECT * FROM typed")
             app.rollback()
+
+    @pytest.mark.parametrize(
+        ("kind", "own", "alias"),
+        [
+            (
+                "uuid",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            ),
+            ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0eebc999c0b4ef8bb6d6bb9bd380a11"),
+            ("bigint", "7", "07"),
+            ("integer", "7", "0007"),
+        ],
+    )
+    def test_aliases(
+        self, admin: psycopg.Connection, dsn: str, kind: str, own: str, alias: str
+    ) -> None:
+        """
+        Another spelling of an id is another tenant; control: the cast alone gives it the rows.
+        """
+        table = TenantTable(name="typed", column_type=kind)
+        create = f"CREATE TABLE typed (tenant_id {kind}, id int);"
+        cast = f"SELECT '{alias}'::{kind} = '{own}'::{kind}"
+        with (
+            changed(admin, create + tenant_sql([table], role=APP), "DROP TABLE typed"),
+            TenantConnection.connect(dsn) as app,
+        ):
+            assert app.execute(cast).fetchone() == (True,)
+            app.rollback()
+            with bind_tenant(Tenant(id=own)), app.transaction():
+                app.execute("INSERT INTO typed (id) VALUES (1)")
+            with bind_tenant(Tenant(id=alias)), pytest.raises(psycopg.Error) as caught:
+                app.execute("SELECT * FROM typed")
+            app.rollback()
+
+        assert caught.value.sqlstate == MALFORMED_SQLSTATE
 
 
 class TestReading:

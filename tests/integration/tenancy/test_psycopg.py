@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import psycopg
+import psycopg_pool
 import pytest
 from psycopg import ClientCursor, IsolationLevel, OperationalError, RawCursor, errors
 
-import psycopg
-import psycopg_pool
 from twh_platform.errors import TenantMismatchError
 from twh_platform.tenancy import Tenant, bind_tenant, current_tenant
 from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE, _psycopg_public
@@ -45,7 +45,7 @@ def connection(module: Any, dsn: str) -> Iterator[Any]:
 
 def executemany(connection: Any) -> None:
     """
-    psycopg pipelines these.
+    Psycopg pipelines these.
     """
     connection.cursor().executemany("SELECT %s", [(1,), (2,)])
 

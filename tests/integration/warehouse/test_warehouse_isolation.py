@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import jwt
 import psycopg
 import pytest
 from starlette.applications import Starlette
@@ -145,7 +146,7 @@ REFUSED = {
         "UPDATE passwords SET hash = ''",
         "UPDATE twh.tenants SET status = 'active'",
     ),
-    "warehouse_operator": (
+    "warehouse_administrator": (
         "SELECT * FROM users",
         "SELECT * FROM items",
         "SELECT hash FROM passwords",
@@ -186,16 +187,33 @@ def test_login_reads_one_tenant_at_a_time(warehouse: Settings) -> None:
     assert unbound.value.sqlstate == "TW001"
 
 
+async def test_an_administrators_token_is_read_like_a_users(app: Starlette, client: Client) -> None:
+    """
+    Sent twice, beyond the limit, or with a header that changes its meaning, it is refused.
+    """
+    settings, good = app.state.services.settings, app.state.services.tokens.for_administrator()
+    claims = jwt.decode(good, options={"verify_signature": False})
+    critical = jwt.encode(claims, settings.secret, headers={"crit": ["exp"]})
+    long = jwt.encode({**claims, "filler": "x" * 9000}, settings.secret)
+    answers = []
+    for tokens in ([good], [good, good], [critical], [long], []):
+        headers = [("Authorization", f"Bearer {token}") for token in tokens]
+        answers.append(await client.get("/tenants", headers=headers))
+
+    assert [one.status_code for one in answers] == [200, 401, 401, 401, 401]
+    assert all(one.headers["www-authenticate"] == "Bearer" for one in answers[1:])
+
+
 async def test_a_suspension_is_seen_at_once(app: Starlette, sign_in: SignIn) -> None:
     """
     A token given before does not outlive the tenant's suspension.
     """
     user = await sign_in("hooli")
     before = await user.get("/items")
-    platform = {"Authorization": f"Bearer {app.state.services.tokens.for_administrator()}"}
+    administrator = {"Authorization": f"Bearer {app.state.services.tokens.for_administrator()}"}
     answers = []
     for status in ("suspended", "active"):
-        await user.patch("/tenants/hooli", json={"status": status}, headers=platform)
+        await user.patch("/tenants/hooli", json={"status": status}, headers=administrator)
         app.state.services.directory.invalidate("hooli")  # the tour waits for the notice
         answers.append((await user.get("/items")).status_code)
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from examples.warehouse.app import create_app
+from examples.warehouse.auth import Role
 from examples.warehouse.database import temporary_warehouse
 from examples.warehouse.models import TenantRecord
 from examples.warehouse.provisioning import NewUser, provision
@@ -47,7 +48,7 @@ async def user(brittle: Settings) -> AsyncIterator[Client]:
     """
     app = create_app(brittle)
     tokens = app.state.services.tokens
-    token = tokens.for_user(tenant_id="acme", user_id=UUID(int=1), role="admin")
+    token = tokens.for_user(tenant_id="acme", user_id=UUID(int=1), role=Role.ADMIN)
     async with app.state.services.running(), connect(app, token) as client:
         client.headers["x-administrator"] = tokens.for_administrator()
         yield client
@@ -58,9 +59,9 @@ async def statuses(user: Client) -> list[tuple[int, bool]]:
     Ask on every login; the test fails if an answer does not come.
     """
     found = []
-    platform = {"Authorization": f"Bearer {user.headers['x-administrator']}"}
+    administrator = {"Authorization": f"Bearer {user.headers['x-administrator']}"}
     for path in PATHS:
-        headers = platform if path == "/tenants" else {}
+        headers = administrator if path == "/tenants" else {}
         async with asyncio.timeout(20):
             answer = await user.get(path, headers=headers)
         found.append((answer.status_code, "retry-after" in answer.headers))

@@ -1,5 +1,5 @@
 """
-Binding a tenant; where it travels is in `tests/integration/test_context.py`.
+Binding a tenant; where it travels is in `tests/integration/tenancy/test_context.py`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from twh_platform.errors import BackendUnavailableError
-from twh_platform.tenancy._deadline import finish_within
+from twh_platform.tenancy import Tenant, bind_tenant, current_tenant, finish_within
 
 
 def within(work, seconds=30.0):
@@ -26,6 +26,16 @@ async def test_a_result_and_an_error_come_through():
     assert await within(divide(2)) == 3
     with pytest.raises(ZeroDivisionError):
         await within(divide(0))
+
+
+async def test_the_work_is_done_as_the_current_tenant():
+    """Though it has a task of its own."""
+
+    async def whose():
+        return current_tenant()
+
+    with bind_tenant(Tenant(id="acme")):
+        assert await finish_within(30, whose()) == Tenant(id="acme")
 
 
 async def test_work_that_cancels_itself_does_not_cancel_the_caller():

@@ -122,7 +122,7 @@ async def test_strangers_push_out_no_tenant(inner, clock):
 
     assert await directory.get("acme") is ACME
     assert inner.asked.count("acme") == 1
-    assert len(directory._missing) == 3
+    assert len(directory._refused) == 3
 
 
 async def test_the_oldest_tenant_goes_when_the_cache_is_full(inner, clock):
@@ -273,6 +273,22 @@ async def test_look_ups_in_flight_are_bounded(inner, clock):
     assert await directory.get("acme") is ACME
     inner.open.set()
     await asyncio.gather(*waiting)
+
+
+async def test_a_look_up_that_was_given_up_counts_until_it_ends(clock):
+    """A directory that hangs is not asked more and more."""
+    inner = Stubborn()
+    directory = cached(inner, clock, timeout=0.01, max_loads=1)
+    codes = []
+    for name in ("acme", "globex"):
+        with pytest.raises(BackendUnavailableError) as caught:
+            await directory.get(name)
+        codes.append(caught.value.code)
+    inner.release.set()
+    await settle()
+
+    assert codes == ["directory_timeout", "directory_busy"]
+    assert await directory.get("globex") is ACME
 
 
 async def test_a_look_up_runs_as_no_tenant(inner, clock):

@@ -84,7 +84,7 @@ async def code_of(source, scope) -> str:
 
 async def settle(source) -> None:
     """Wait for a fetch in the background."""
-    if (task := source._source_of_keys._task) is not None:
+    if (task := source._verifier._keys._task) is not None:
         await asyncio.wait((task,))
 
 

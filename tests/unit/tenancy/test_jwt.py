@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.tenancy import AUDIENCE, ISSUER, SECRET, http_scope, payload, websocket_scope
-from twh_platform.errors import ConfigurationError, CredentialsError, TenantUnresolvedError
-from twh_platform.tenancy.jwt import JWTResolver
+from twh_platform.errors import ConfigurationError, CredentialsError
+from twh_platform.tenancy.jwt import BearerVerifier, JWTResolver
 from twh_platform.testing import ManualClock
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -233,10 +233,24 @@ async def test_wrong_claims_are_refused(changes, code):
     "tenant_id", ["", "a b", "acme'", 7, ["acme"], {"id": "acme"}, "\u0430cme"]
 )
 async def test_a_tenant_claim_that_is_no_id_is_refused(tenant_id):
-    """A good signature does not make an id."""
-    with pytest.raises(TenantUnresolvedError) as caught:
-        await resolver().resolve(bearing(signed(tenant_id=tenant_id)))
-    assert caught.value.code == "tenant_id_invalid"
+    """A good signature does not make an id, and a bad token has one way out."""
+    assert await code_of(resolver(), bearing(signed(tenant_id=tenant_id))) == "token_claims"
+
+
+async def test_a_token_without_a_tenant_is_verified_too():
+    """For those who belong to none: the claims, or nothing, or the same refusals."""
+    options = {"keys": SECRET, "algorithms": ["HS256"], "issuer": ISSUER}
+    verifier = BearerVerifier(**options, audience=AUDIENCE)
+    header = ("authorization", f"Bearer {signed(tenant_id=None)}")
+    claims = await verifier.verify(http_scope("/", header))
+
+    assert claims is not None
+    assert claims["sub"] == "user-1"
+    assert await verifier.verify(http_scope()) is None
+    with pytest.raises(CredentialsError, match="more than one"):
+        await verifier.verify(http_scope("/", header, header))
+    with pytest.raises(CredentialsError, match="meant for others"):
+        await BearerVerifier(**options, audience="x").verify(http_scope("/", header))
 
 
 async def test_an_unsigned_token_is_refused():
@@ -435,8 +449,8 @@ async def test_remembered_tokens_are_bounded_and_not_kept():
         await source.resolve(bearing(token))
     await code_of(source, bearing(signed(b"x" * 32)))
 
-    assert len(source._cache) == 3
-    assert all(len(key) == 32 for key in source._cache)
+    assert len(source._verifier._cache) == 3
+    assert all(len(key) == 32 for key in source._verifier._cache)
     assert await source.resolve(bearing(tokens[0])) is not None
 
 
@@ -451,4 +465,4 @@ def test_a_secret_is_not_shown():
     """Neither the resolver nor its keys print it."""
     source = resolver()
 
-    assert "thirty-two" not in repr(source) + repr(source._source_of_keys.keys())
+    assert "thirty-two" not in repr(source) + repr(source._verifier._keys.keys())

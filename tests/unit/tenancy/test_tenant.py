@@ -64,7 +64,8 @@ def test_text_becomes_status_and_kind():
     [
         {"status": "gone"},
         {"kind": "test"},
-        {"time_zone": "Mars/Base"},
+        {"time_zone": "europe/berlin"},
+        {"time_zone": ""},
         {"time_zone": "../etc/passwd"},
         {"expires_at": datetime(2030, 1, 1)},  # noqa: DTZ001 -- the point
     ],

@@ -4,6 +4,9 @@ The pytest plugin, as a user's own test suite meets it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -35,6 +38,13 @@ def test_the_plugin_loads_no_driver(pytester):
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:anyio")
 
     result.assert_outcomes(passed=1)
+
+
+def test_the_plugin_loads_where_there_is_no_pwd():
+    """Windows has no such module, and pytest loads the plugin there too."""
+    script = "import sys; sys.modules['pwd'] = None; import twh_platform.testing.pytest_plugin"
+
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from twh_platform.errors import ConfigurationError
-from twh_platform.testing import _process
+from twh_platform.testing import _process, require_part
 from twh_platform.testing._process import Account
 
 
@@ -65,6 +65,16 @@ def test_a_folder_is_made_where_it_can_be_reached(monkeypatch):
     assert folder.parent == Path("/tmp")
 
 
+def test_a_folder_has_a_short_name(monkeypatch):
+    """A TMPDIR that leaves no room for the path of a socket is passed over."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp" + 70 * "/.")
+    folder = Account(name="me").temporary_folder()
+    folder.rmdir()
+
+    assert folder.parent == Path("/tmp")
+    assert len(f"{folder}/.s.PGSQL.65535") < 104
+
+
 def test_no_reachable_folder_is_an_error(monkeypatch):
     """The message names the setting that helps."""
     monkeypatch.setattr(Account, "can_enter", lambda *_: False)
@@ -78,9 +88,9 @@ def test_a_program_that_is_not_there_cannot_be_run(tmp_path):
     assert not Account(name="me").can_run(tmp_path / "postgres")
 
 
-@pytest.mark.skipif(shutil.which("ps") is None, reason="ps is missing: apt-get install procps")
 def test_ps_and_proc_agree(monkeypatch):
     """The two ways to learn who is whose child give the same answer."""
+    require_part("ps", shutil.which("ps"), hint="apt-get install procps")
     child = subprocess.Popen(["sleep", "60"])
     try:
         from_proc = _process._parents()

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS twh.tenants (
     kind text NOT NULL DEFAULT 'production' CHECK (kind IN ('production', 'sandbox')),
     expires_at timestamptz CHECK (isfinite(expires_at)),
     time_zone text NOT NULL DEFAULT 'UTC' CHECK (
-        time_zone ~ '^(UTC|[A-Za-z_]+(/[A-Za-z0-9_+-]+)+)$'
+        time_zone ~ '^(UTC|[A-Z][A-Za-z_]*(/[A-Z][A-Za-z0-9_+-]*)+)$'
         AND timezone(time_zone, timestamptz '2000-01-01 00:00+00') IS NOT NULL
     ),
     attributes jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object'),
@@ -75,7 +75,22 @@ CREATE OR REPLACE TRIGGER tenants_emptied AFTER TRUNCATE ON twh.tenants
 # a role that is granted SELECT by mistake, with all tables of a schema, sees no row.
 _CLOSE = """\
 ALTER TABLE twh.tenants ENABLE ROW LEVEL SECURITY;
-REVOKE ALL ON twh.tenants FROM PUBLIC;
+DROP POLICY IF EXISTS directory_reads ON twh.tenants;
+DROP POLICY IF EXISTS administrators_write ON twh.tenants;
+DO $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END
+        FROM pg_catalog.pg_class AS t, pg_catalog.aclexplode(t.relacl) AS held
+        WHERE t.oid = 'twh.tenants'::regclass AND held.grantee <> t.relowner
+        GROUP BY held.grantee
+    LOOP
+        EXECUTE 'REVOKE ALL ON twh.tenants FROM ' || grantee;
+    END LOOP;
+END
+$$;
 REVOKE ALL ON FUNCTION twh.tenant_touched(), twh.tenant_changed() FROM PUBLIC;
 """
 
@@ -89,28 +104,26 @@ def directory_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
     application's role gets nothing here.  Every change is notified on the
     channel ``twh_tenants`` with the tenant's id, for `TenantChangeListener`.
 
-    It may be run again.  Run it as the role that owns the schema.
+    It may be run again, with other roles too: every grant on the table is
+    taken back first, from whoever has it but the owner.  Run it in one
+    transaction, as the role that owns the schema.
 
     Args:
         role: The login role of the directory.
 
         administrators: Roles that may also insert, update and delete tenants.
     """
-    parts = [_TABLE, _NOTIFY, _CLOSE, _grant("directory_reads", role, "SELECT")]
-    for number, name in enumerate(administrators):
-        policy = f"administrator_{number}"
-        parts.append(_grant(policy, name, "SELECT, INSERT, UPDATE, DELETE"))
-    return "".join(parts)
+    writers = ", ".join(map(quote_name, administrators))
+    sql = _TABLE + _NOTIFY + _CLOSE + _grant("directory_reads", quote_name(role), "SELECT")
+    if writers:
+        sql += _grant("administrators_write", writers, "SELECT, INSERT, UPDATE, DELETE")
+    return sql
 
 
-def _grant(policy: str, role: str, privileges: str) -> str:
+def _grant(policy: str, roles: str, privileges: str) -> str:
     command = "SELECT" if privileges == "SELECT" else "ALL"
-    check = "" if command == "SELECT" else " WITH CHECK (true)"
-    name = quote_name(role)
     return f"""\
-GRANT USAGE ON SCHEMA twh TO {name};
-REVOKE ALL ON twh.tenants FROM {name};
-GRANT {privileges} ON twh.tenants TO {name};
-DROP POLICY IF EXISTS {policy} ON twh.tenants;
-CREATE POLICY {policy} ON twh.tenants FOR {command} TO {name} USING (true){check};
+GRANT USAGE ON SCHEMA twh TO {roles};
+GRANT {privileges} ON twh.tenants TO {roles};
+CREATE POLICY {policy} ON twh.tenants FOR {command} TO {roles} USING (true);
 """

@@ -27,10 +27,20 @@ from typing import Literal, get_args
 from ...errors import ConfigurationError
 from ._binding import SETTING
 
-__all__ = ["UNBOUND_SQLSTATE", "TenantTable", "install_sql", "quote_name", "tenant_sql"]
+__all__ = [
+    "MALFORMED_SQLSTATE",
+    "UNBOUND_SQLSTATE",
+    "TenantTable",
+    "install_sql",
+    "quote_name",
+    "tenant_sql",
+]
 
 UNBOUND_SQLSTATE = "TW001"
 """The SQLSTATE of the error that says no tenant is bound."""
+
+MALFORMED_SQLSTATE = "TW002"
+"""The SQLSTATE of the error that says the tenant's id is no value of the column's type."""
 
 Privilege = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
 _PRIVILEGES: tuple[Privilege, ...] = get_args(Privilege)
@@ -137,13 +147,17 @@ class TenantTable:
         """
         The current tenant in the column's type, as an SQL expression.
         """
-        cast = "" if self.column_type == "text" else f"::{self.column_type}"
-        return f"twh.current_tenant(){cast}"
+        suffix = "" if self.column_type == "text" else f"_{self.column_type}"
+        return f"twh.current_tenant{suffix}()"
 
 
 def install_sql() -> str:
     """
     The SQL that makes the schema ``twh`` and its function `current_tenant`.
+
+    For columns of other types there are `current_tenant_uuid`, ``_bigint`` and
+    ``_integer``.  They refuse an id that is not written as PostgreSQL writes
+    the value: a cast alone would take ``7`` and ``07`` for the same tenant.
 
     It may be run again.  Run it as the role that owns the schema, never as
     the application's role.
@@ -167,6 +181,25 @@ CREATE OR REPLACE FUNCTION twh.current_tenant() RETURNS text
         twh.raise_no_tenant()
     );
 GRANT EXECUTE ON FUNCTION twh.current_tenant(), twh.raise_no_tenant() TO PUBLIC;
+""" + "".join(map(_typed_function, _COLUMN_TYPES[1:]))
+
+
+def _typed_function(kind: str) -> str:
+    return f"""\
+CREATE OR REPLACE FUNCTION twh.current_tenant_{kind}() RETURNS {kind}
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog
+AS $$
+DECLARE
+    tenant_id CONSTANT text := twh.current_tenant();
+BEGIN
+    IF tenant_id::{kind}::text <> tenant_id THEN
+        RAISE EXCEPTION 'tenant id % is no {kind} as PostgreSQL writes it', tenant_id
+            USING ERRCODE = '{MALFORMED_SQLSTATE}';
+    END IF;
+    RETURN tenant_id::{kind};
+END
+$$;
+GRANT EXECUTE ON FUNCTION twh.current_tenant_{kind}() TO PUBLIC;
 """
 
 

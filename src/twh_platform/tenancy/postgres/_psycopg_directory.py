@@ -7,13 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..._extras import missing_extra
-from ...errors import BackendUnavailableError
-from .._deadline import finish_within
+from ...errors import BackendUnavailableError, ConfigurationError
 from .._tenant import Tenant
 from ._directory_sql import LOOK_UP
 
 try:
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import AsyncConnectionPool
 except ImportError as error:
     raise missing_extra("psycopg", error) from error
@@ -52,8 +52,12 @@ def directory_pool(
         max_size: How many there may be.
 
         timeout: Seconds to wait for a connection, and for a statement; less
-            than the directory's own, so that the driver can say what is wrong.
+            than that of the cache in front, so that the driver can say what is wrong.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *conninfo* is malformed.
     """
+    _ensure_readable(conninfo)
     return AsyncConnectionPool(
         conninfo,
         kwargs={
@@ -72,22 +76,29 @@ def directory_pool(
     )
 
 
+def _ensure_readable(conninfo: str) -> None:
+    # The pool would log the driver's complaint, which quotes the DSN with its password.
+    try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        message = "conninfo is not a DSN that libpq can read"
+        raise ConfigurationError(message) from None
+
+
 class PostgresTenantDirectory:
     """
     Look tenants up in the table that `directory_sql` makes.
 
-    Put a `CachedTenantDirectory` in front of it, and a `TenantChangeListener`
-    beside it.
+    Put a `CachedTenantDirectory` in front of it, which gives a look-up up at
+    its deadline whatever the server does, and a `TenantChangeListener` beside
+    it.
 
     Args:
         pool: An open pool of the directory's own login role; see `directory_pool`.
-
-        timeout: Seconds after which a look-up ends, whatever the server does.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, timeout: float = 2.0) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
         self._pool = pool
-        self._timeout = timeout
 
     async def get(self, tenant_id: str) -> Tenant | None:
         """
@@ -95,15 +106,12 @@ class PostgresTenantDirectory:
 
         Raises:
             twh_platform.errors.BackendUnavailableError: With code
-                ``directory_unavailable`` or ``directory_timeout``.
+                ``directory_unavailable``.
         """
         try:
-            row = await finish_within(
-                self._timeout,
-                self._row(tenant_id),
-                what="the directory look-up",
-                code="directory_timeout",
-            )
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(LOOK_UP, (tenant_id,))
+                row: tuple[Any, ...] | None = await cursor.fetchone()
         except psycopg.Error as error:
             kind = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
             message = f"the tenant directory could not be read: {kind}"
@@ -112,9 +120,3 @@ class PostgresTenantDirectory:
             return None
         names = ("id", "tier", "status", "kind", "expires_at", "time_zone", "attributes")
         return Tenant(**dict(zip(names, row, strict=True)))
-
-    async def _row(self, tenant_id: str) -> tuple[Any, ...] | None:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(LOOK_UP, (tenant_id,))
-            row: tuple[Any, ...] | None = await cursor.fetchone()
-            return row

@@ -17,9 +17,11 @@ a session is reset when the tenant changes.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from inspect import signature
 from operator import attrgetter
 from typing import Any
 
@@ -39,6 +41,7 @@ _BEGIN = re.compile(r"\s*((?:BEGIN|START\s+TRANSACTION)\b[\w\s,]*);?\s*", re.IGN
 _END = re.compile(r"\s*(?:COMMIT|END|ROLLBACK|ABORT|RELEASE)\b[^;]*;?\s*", re.IGNORECASE)
 _Send = Callable[..., Awaitable[Any]]
 
+_BIND_EXECUTE = ("state", "args", "portal_name", "limit", "return_extra", "timeout")
 _SENDS = ("prepare", "bind", "bind_execute", "bind_execute_many", "execute", "copy_in", "copy_out")
 
 
@@ -54,20 +57,31 @@ class TenantConnection(asyncpg.Connection):  # type: ignore[misc]
             transaction that was opened for another tenant.
     """
 
-    __slots__ = ("binding",)
+    __slots__ = ("binding", "folds")
 
     def __init__(self, protocol: Any, *args: Any, **kwargs: Any) -> None:
         self.binding = TransactionBinding()
+        self.folds = False
         super().__init__(_GuardedProtocol(protocol, self.binding), *args, **kwargs)
 
     def transaction(
         self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False
-    ) -> TenantTransaction:
+    ) -> Transaction:
         """
         Make a transaction or savepoint block, bound to the current tenant.
         """
         self._check_open()
-        return TenantTransaction(self, isolation, readonly, deferrable)
+        # Seen once on a connection, folding need not be looked for again.
+        kind = Transaction if self.folds else TenantTransaction
+        return kind(self, isolation, readonly, deferrable)
+
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- theirs
+        """
+        Roll back what is open, once it is known what a cancellation left open.
+        """
+        async with asyncio.timeout(timeout):
+            await self._protocol.settle()
+        await super().reset(timeout=timeout)
 
     def get_reset_query(self) -> str:
         """
@@ -102,7 +116,10 @@ class TenantTransaction(Transaction):  # type: ignore[misc]
         connection = self._connection
         begins = connection.binding.begins
         await super().start()
-        if not self._nested and connection.binding.begins == begins:
+        if self._nested:
+            return
+        connection.folds = connection.binding.begins != begins
+        if not connection.folds:
             try:
                 await connection._protocol.bind_late()  # noqa: SLF001 -- it is ours
             except BaseException:
@@ -127,80 +144,115 @@ class _GuardedProtocol:
     def __init__(self, inner: Any, binding: TransactionBinding) -> None:
         self._inner = inner
         self._binding = binding
-        self._query = inner.query
-        for name in _methods(type(inner)):
+        self._may_send = self._gate()
+        kind: Any = type(inner)
+        for name in _methods(kind):
             setattr(self, name, getattr(inner, name))
         for name in _SENDS:
             setattr(self, name, self._guarded(getattr(inner, name)))
-        self.query = self._guarded_query()
+        if tuple(signature(inner.bind_execute).parameters) == _BIND_EXECUTE:
+            self.bind_execute = self._guarded_bind_execute(inner.bind_execute)
+        self.query = self._guarded_query(inner.query)
+
+    def _gate(self) -> Callable[[], bool]:
+        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
+        check = self._binding.check
+
+        def may_send() -> bool:
+            """
+            Whether there is an open transaction, which the current tenant may use.
+            """
+            if is_cancelling() or not in_transaction():
+                return False
+            check()
+            return True
+
+        return may_send
 
     def _guarded(self, send: _Send) -> _Send:
-        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
-        check, after_cancelling = self._binding.check, self._after_cancelling
-        scrub_and = self._scrub_and
+        may_send, make_way = self._may_send, self._make_way
 
         def guarded(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            if is_cancelling():
-                return after_cancelling(guarded, *args, **kwargs)
-            if in_transaction():
-                check()
-                return send(*args, **kwargs)
-            return scrub_and(send, *args, **kwargs)
+            return send(*args, **kwargs) if may_send() else make_way(send, *args, **kwargs)
 
         return guarded
 
-    def _guarded_query(self) -> _Send:
-        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
-        send, begin_with, after_cancelling = self._query, self._begin, self._after_cancelling
-        guarded = self._guarded(send)
+    def _guarded_bind_execute(self, send: _Send) -> _Send:
+        # The same for what sends most statements: to pass names on costs more
+        # than to guard.
+        may_send, make_way = self._may_send, self._make_way
 
-        def guarded_query(query: str, timeout: float | None) -> Awaitable[Any]:
-            if _ends_transaction(query):  # which may be done from anywhere
-                return send(query, timeout)
-            if is_cancelling():
-                return after_cancelling(guarded_query, query, timeout)
+        def guarded(  # noqa: PLR0917 -- theirs
+            state: Any, args: Any, portal_name: Any, limit: Any, return_extra: Any, timeout: Any
+        ) -> Awaitable[Any]:
+            if may_send():
+                return send(state, args, portal_name, limit, return_extra, timeout)
+            return make_way(send, state, args, portal_name, limit, return_extra, timeout)
+
+        return guarded
+
+    def _guarded_query(self, send: _Send) -> _Send:
+        may_send, make_way, begin_with = self._may_send, self._make_way, self._begin
+
+        def guarded(query: str, timeout: float | None) -> Awaitable[Any]:
             begin = _begin_of(query)
-            if begin is None or in_transaction():
-                return guarded(query, timeout)
+            if begin == _ENDS or may_send():  # a transaction may be ended from anywhere
+                return send(query, timeout)
+            if begin is None:
+                return make_way(send, query, timeout)
             return begin_with(begin, timeout)
 
-        return guarded_query
+        return guarded
 
-    async def bind_late(self) -> None:
-        await self._query(self._binding.bind_message(), None)
-        self._binding.begun()
-
-    async def _begin(self, begin: str, timeout: float | None) -> Any:
-        status = await self._query(self._binding.begin_message(begin), timeout)
-        self._binding.begun()
+    async def _begin(self, begin: str, timeout: float | None) -> Any:  # noqa: ASYNC109 -- theirs
+        binding, send = self._binding, self._inner.query
+        if self._inner._is_cancelling() and await self._in_transaction():  # noqa: SLF001
+            return await send(begin, timeout)
+        status = await send(binding.begin_message(begin), timeout)
+        binding.begun()
         return status
 
-    async def _after_cancelling(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
-        # Only the answer to what was cancelled tells whether a transaction is open.
-        await self._inner._wait_for_cancellation()  # noqa: SLF001
+    async def _make_way(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
+        if not await self._in_transaction():
+            scrub = self._binding.scrub_message()
+            if scrub is not None:
+                await self._inner.query(scrub, None)
+                self._binding.scrubbed()
         return await send(*args, **kwargs)
 
-    async def _scrub_and(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
-        scrub = self._binding.scrub_message()
-        if scrub is not None:
-            await self._query(scrub, None)
-            self._binding.scrubbed()
-        return await send(*args, **kwargs)
+    async def _in_transaction(self) -> bool:
+        await self.settle()  # only the answer to what was cancelled tells
+        return self._may_send()
 
-# What asyncpg and SQLAlchemy send is one of a few strings.
-@lru_cache(maxsize=64)
-def _ends_transaction(query: str) -> bool:
-    return _END.fullmatch(query) is not None
+    async def settle(self) -> None:
+        """
+        Wait for the answer to what was cancelled.
+        """
+        if self._inner._is_cancelling():  # noqa: SLF001
+            # asyncpg < 0.32 does not shield it: cancelled here, no later wait would end well.
+            await asyncio.shield(self._inner._wait_for_cancellation())  # noqa: SLF001
+
+    async def bind_late(self) -> None:
+        await self._inner.query(self._binding.bind_message(), None)
+        self._binding.begun()
 
 
-@lru_cache(maxsize=64)
+_ENDS = ""
+
+
+@lru_cache(maxsize=64)  # what asyncpg and SQLAlchemy send is one of a few strings
 def _begin_of(query: str) -> str | None:
+    """
+    The ``BEGIN`` that *query* is, `_ENDS` if it ends one, or None.
+    """
     begin = _BEGIN.fullmatch(query)
-    return begin and begin[1].rstrip()
+    if begin:
+        return begin[1].rstrip()
+    return _ENDS if _END.fullmatch(query) else None
 
 
 @lru_cache(maxsize=1)
-def _methods(protocol: type) -> tuple[str, ...]:
+def _methods(protocol: Any) -> tuple[str, ...]:
     """
     Names of the protocol's methods; its other attributes are read through us.
     """

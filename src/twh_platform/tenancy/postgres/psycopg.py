@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncTenantConnection", "TenantConnection"]
 
+_TEXT = pq.Format.TEXT
 _IDLE = int(pq.TransactionStatus.IDLE)
 _ACTIVE = int(pq.TransactionStatus.ACTIVE)
 _IN_TRANSACTION = (int(pq.TransactionStatus.INTRANS), int(pq.TransactionStatus.INERROR))
@@ -60,10 +61,6 @@ class _FoldedBegin:
         super().__init__(*args, **kwargs)
         self.binding = TransactionBinding()
 
-    @property
-    def _status(self) -> int:
-        return self.pgconn.transaction_status  # type: ignore[no-any-return]
-
     # These run for every transaction, so they return generators rather than
     # wrap them, and compare integers: measured, that is half of what they cost.
 
@@ -73,17 +70,17 @@ class _FoldedBegin:
             return self._begin()
         return self._admit()
 
-    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> PQGen[Any]:
+    def _exec_command(self, command: Any, result_format: pq.Format = _TEXT) -> PQGen[Any]:
         if isinstance(command, bytes):
-            if command == self._get_tx_start_command():
+            if command != b"COMMIT" and command == self._get_tx_start_command():
                 return self._begin()
         elif isinstance(command, sql.Composable) and _reads_cursor(command, self):
-            return self._exec_admitted(command, *args, **kwargs)
-        return super()._exec_command(command, *args, **kwargs)  # type: ignore[misc, no-any-return]
+            return self._exec_admitted(command, result_format)
+        return super()._exec_command(command, result_format)  # type: ignore[misc, no-any-return]
 
-    def _exec_admitted(self, command: Any, *args: Any, **kwargs: Any) -> PQGen[Any]:
+    def _exec_admitted(self, command: Any, result_format: pq.Format) -> PQGen[Any]:
         yield from self._admit()
-        return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
+        return (yield from super()._exec_command(command, result_format))  # type: ignore[misc]
 
     def _begin(self) -> PQGen[PGresult | None]:
         begin = self._get_tx_start_command().decode()

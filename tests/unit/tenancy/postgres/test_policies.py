@@ -105,8 +105,8 @@ class TestRendering:
         """
         sql = tenant_sql([TenantTable(name="items", column_type=kind)], role="app")
 
-        assert f"SET DEFAULT twh.current_tenant()::{kind}" in sql
-        assert f'"tenant_id" = (SELECT twh.current_tenant()::{kind})' in sql
+        assert f"SET DEFAULT twh.current_tenant_{kind}()" in sql
+        assert f'"tenant_id" = (SELECT twh.current_tenant_{kind}())' in sql
 
     def test_privileges(self) -> None:
         """

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import fastapi
 import httpx
 import pytest
 import websockets
@@ -573,7 +574,6 @@ async def test_what_lifespan_binds_reaches_no_request():
 
 async def test_dependencies_have_it():
     """FastAPI's, plain and async; control: what a plain one sets its endpoint does not see."""
-    fastapi = pytest.importorskip("fastapi")
     variable: ContextVar[str] = ContextVar("variable", default="nobody")
 
     def sync_dependency():
@@ -626,3 +626,69 @@ async def test_callbacks_have_the_tenant_they_were_made_for():
         seen.append(carried())
 
     assert seen == ["acme", "acme"]
+
+
+class BindsAroundSend:
+    """Binds what the header names around the app, and around the server's calls with it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        name = dict(scope["headers"]).get(b"x-tenant-id")
+        with bind_tenant(Tenant(id=name.decode()) if name else current_tenant()):
+            await self.app(scope, receive, send)
+
+
+def seen_outside(app: Any, seen: list[str]) -> Callable[..., Any]:
+    """Note the tenant that is bound before *app* is called."""
+
+    async def outside(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(ours())
+        await app(scope, receive, send)
+
+    return outside
+
+
+async def upload(request: Any) -> PlainTextResponse:
+    """Read the body as it comes, with pauses; answer with the tenant."""
+    async for _ in request.stream():
+        await asyncio.sleep(0.001)
+    return PlainTextResponse(ours())
+
+
+def request_of(name: str, *, body_bytes: int = 0, last: bool = False) -> bytes:
+    """A request of one tenant, as it is on the wire."""
+    head = f"POST / HTTP/1.1\r\nhost: x\r\nx-tenant-id: {name}\r\ncontent-length: {body_bytes}\r\n"
+    close = "connection: close\r\n" if last else ""
+    return f"{head}{close}\r\n".encode() + b"a" * body_bytes
+
+
+async def converse(port: int, parts: list[bytes]) -> None:
+    """Send these parts one after the other on one connection, and read to its end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        if part is not parts[-1]:
+            await reader.readuntil(b"\r\n\r\n")
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("way", ["one after the other", "pipelined"])
+async def test_the_next_request_of_a_connection_starts_with_nobody(http, way):
+    """A server starts it from inside our calls; control: bound around them, it has the last."""
+    large = request_of("acme", body_bytes=1_000_000)
+    parts = [large, request_of("globex", last=True)]
+    if way == "pipelined":
+        parts = [request_of("acme") + request_of("globex", last=True)]
+    seen: dict[bool, list[str]] = {True: [], False: []}
+    app = Starlette(routes=[Route("/", upload, methods=["POST"])])
+    for is_ours, inner in ((True, guarded(app)), (False, BindsAroundSend(app))):
+        async with running(seen_outside(inner, seen[is_ours]), http=http) as port:
+            await converse(port, parts)
+
+    assert seen[True] == ["nobody", "nobody"]
+    assert seen[False] == ["nobody", "acme"]

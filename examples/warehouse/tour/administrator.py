@@ -1,5 +1,5 @@
 """
-What the platform's administrator does, and what anybody may ask.
+What the administrator does, and what anybody may ask.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 from ..seed import EXPIRED, SUSPENDED
 from .step import ANY, Contains, Step, log_in, problem
 
-__all__ = ["platform"]
+__all__ = ["administrator"]
 
 
-def platform() -> list[Step]:
+def administrator() -> list[Step]:
     """
     The steps; they make a sandbox of their own.
     """
@@ -36,13 +36,13 @@ def platform() -> list[Step]:
             bearer="",
         ),
         Step(
-            "log in as the platform's administrator",
+            "log in as the administrator",
             "POST /auth/login",
             200,
             {"access_token": ANY},
             bearer="",
-            body={"email": "{administrator}", "password": "{password}"},
-            keep=("platform", "access_token"),
+            body={"email": "{administrator_email}", "password": "{password}"},
+            keep=("administrator", "access_token"),
             shown=True,
         ),
         *(
@@ -51,7 +51,7 @@ def platform() -> list[Step]:
                 "GET /tenants",
                 200,
                 {"data": Contains(one)},
-                bearer="platform",
+                bearer="administrator",
             )
             for one in tenants
         ),
@@ -60,7 +60,7 @@ def platform() -> list[Step]:
             "POST /tenants",
             201,
             {"id": "box-{run}", "kind": "sandbox", "status": "active", "expires_at": ANY},
-            bearer="platform",
+            bearer="administrator",
             body=sandbox,
             shown=True,
         ),
@@ -69,7 +69,7 @@ def platform() -> list[Step]:
             "POST /tenants",
             409,
             problem("already_exists"),
-            bearer="platform",
+            bearer="administrator",
             body=sandbox,
         ),
         log_in("log in to the sandbox", "box-{run}", "first@example.com", "sandboxed"),
@@ -81,7 +81,7 @@ def platform() -> list[Step]:
             "PATCH /tenants/box-{run}",
             200,
             {"status": "suspended"},
-            bearer="platform",
+            bearer="administrator",
             body={"status": "suspended"},
             shown=True,
         ),
@@ -98,11 +98,11 @@ def platform() -> list[Step]:
             "PATCH /tenants/nowhere",
             404,
             problem("not_found"),
-            bearer="platform",
+            bearer="administrator",
             body={"status": "suspended"},
         ),
         Step(
-            "no token at the platform",
+            "no token for the administrator's routes",
             "GET /tenants",
             401,
             problem("credentials_invalid"),

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import asyncpg
+import psycopg
 import psycopg_pool
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import asyncpg
-import psycopg
 from tests.integration.tenancy._stacks import (
     AsyncpgSession,
     Checkout,
@@ -43,6 +43,9 @@ TENANTS = [Tenant(id=f"t{number:02}") for number in range(20)]
 ROWS_EACH, CONNECTIONS, AT_ONCE = 3, 4, 12
 REQUESTS, REQUESTS_OF_A_CONTROL = 4000, 800
 SEED = 20_261_122
+
+# What asyncpg tells the loop of each transaction that a cancelled request leaves to its pool.
+LEFT_OPEN = "Resetting connection with an active transaction"
 
 READ = "SELECT tenant_id, current_setting('storm.note', true) FROM parcels WHERE name = 'seed'"
 UNBOUND = "SELECT nullif(current_setting('twh.tenant_id', true), '')"
@@ -379,8 +382,8 @@ async def run(
     """
     Raise a storm on a fresh table and report.
     """
-    # asyncpg reports each transaction that a cancelled request leaves to its pool.
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, it: complaints.append(it))
     with psycopg.connect(parcels.dsn(), autocommit=True) as admin:
         admin.execute("TRUNCATE parcels")
         admin.cursor().executemany(
@@ -390,6 +393,7 @@ async def run(
         async with stack(parcels.dsn(user=APP)) as checkout:
             report = await storm(checkout, count, prepare)
             await inspect(checkout, admin, report)
+    report.errors += [str(one) for one in complaints if not one["message"].startswith(LEFT_OPEN)]
     return report
 
 
@@ -407,7 +411,7 @@ async def test_storm(
     assert (report.wrong, report.residue, report.stuck) == (0, 0, 0)
     assert (report.missing, report.errors) == (0, [])
     assert report.requests == REQUESTS
-    assert 0.25 < report.cancelled / report.requests < 0.75
+    assert 0 < report.cancelled < report.requests
 
 
 @pytest.mark.parametrize("name", CONTROLS)
