@@ -44,19 +44,20 @@ class TokenView(View):
     expires_in: int
 
 
-@operation("POST", "/auth/login", access="public", problems=("credentials_invalid",))
+@operation(
+    "POST", "/auth/login", access="public", problems=("credentials_invalid", "backend_unavailable")
+)
 async def login(call: Call, body: Credentials) -> TokenView:
     """
     Exchange a password for a token.
 
     Whatever is wrong, the answer is the same, and so is the work it takes.
     """
-    services = call.services
     if body.tenant is None:
-        token = await _administrator(services, body)
+        token = await _administrator(call.services, body)
     else:
-        token = await _user(services, body, body.tenant)
-    return TokenView(access_token=token, expires_in=int(services.settings.token_seconds))
+        token = await _user(call, body, body.tenant)
+    return TokenView(access_token=token, expires_in=int(call.services.settings.token_seconds))
 
 
 async def _administrator(services: Services, body: Credentials) -> str:
@@ -67,8 +68,9 @@ async def _administrator(services: Services, body: Credentials) -> str:
     return services.tokens.for_administrator()
 
 
-async def _user(services: Services, body: Credentials, tenant_id: str) -> str:
-    found = await _read_user(services, tenant_id, body.email)
+async def _user(call: Call, body: Credentials, tenant_id: str) -> str:
+    services = call.services
+    found = await call.in_time(_read_user(services, tenant_id, body.email))
     matches = await password_matches(body.password, found.hash if found else None)
     if found is None or not (matches and await _served(services, tenant_id)):
         raise Refusal("credentials_invalid")

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import RootModel
 from sqlalchemy import text
 
+from ..services import Services
 from ..shapes import View
 from ..web import Call, operation
 
@@ -34,10 +35,14 @@ async def health(call: Call) -> HealthView:
     """
     Ask the database, through every login that requests need.
     """
-    for sessions in (call.services.app, call.services.login):
+    await call.in_time(_ask(call.services))
+    return HealthView()
+
+
+async def _ask(services: Services) -> None:
+    for sessions in (services.app, services.login):
         async with sessions.begin() as db:
             await db.execute(text("SELECT 1"))
-    return HealthView()
 
 
 @operation("GET", "/openapi.json", access="public")

@@ -54,8 +54,8 @@ class bind_tenant:  # noqa: N801 -- read as a verb in a with statement
     sets, its caller sees.  Binds must be left in the reverse order of their
     entry, as nested `with` are: each puts back what it found, so of two
     generators closed in the order of their start, the second leaves the tenant
-    of the first bound, though nobody holds it any more.  Left from another task or thread than it was
-    entered in, it takes back only its own binding.
+    of the first bound, though nobody holds it any more.  Left from another task
+    or thread than it was entered in, it takes back only its own binding.
 
     Args:
         tenant: The tenant, or None to have no tenant inside.

@@ -210,17 +210,15 @@ def _published_key(entry: Any, algorithms: frozenset[str]) -> VerifyingKey | Non
     operations, kid = entry.get("key_ops", ["verify"]), entry.get("kid")
     if not isinstance(operations, list) or "verify" not in operations:
         return None
-    if not all(isinstance(entry.get(name, ""), str) for name in ("kty", "alg")):
-        return None
-    if entry.get("kty") not in {"RSA", "EC", "OKP"} or "d" in entry:
+    kind = entry.get("kty")
+    if not isinstance(kind, str) or kind not in {"RSA", "EC", "OKP"} or "d" in entry:
         return None
     try:
         material = jwt.PyJWK(entry).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
     fit = algorithms & _public_key_algorithms(material)
-    if "alg" in entry:
-        fit &= {entry["alg"]}
+    fit = frozenset(name for name in fit if name == entry.get("alg", name))
     if not fit or not isinstance(kid, str | None):
         return None
     return VerifyingKey(kid=kid, algorithms=fit, material=material)

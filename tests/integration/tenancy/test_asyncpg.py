@@ -416,3 +416,30 @@ async def test_shared_by_mistake(connection: TenantConnection) -> None:
     await begin
     with bind_tenant(A):
         assert await names(connection) == OF_A
+
+
+class TestListeners:
+    """
+    Notifications come when the server likes, not when a tenant asks.
+    """
+
+    async def test_context(self, dsn: str, admin: psycopg.Connection) -> None:
+        """
+        A listener belongs to nobody; control: asyncpg's has the tenant that connected.
+        """
+        seen: dict[bool, Tenant | None] = {}
+        with bind_tenant(A):
+            connections = {True: await connect(dsn), False: await asyncpg.connect(dsn)}
+        for is_ours, connection in connections.items():
+            heard = asyncio.Event()
+
+            def hear(*_: Any, is_ours: bool = is_ours, heard: asyncio.Event = heard) -> None:
+                seen[is_ours] = current_tenant()
+                heard.set()
+
+            await connection.add_listener("news", hear)
+            admin.execute("NOTIFY news")
+            await asyncio.wait_for(heard.wait(), 30)
+            connection.terminate()
+
+        assert seen == {True: None, False: A}

@@ -635,6 +635,7 @@ class BindsAroundSend:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Bind, and take it back."""
         name = dict(scope["headers"]).get(b"x-tenant-id")
         with bind_tenant(Tenant(id=name.decode()) if name else current_tenant()):
             await self.app(scope, receive, send)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.serving import PATIENCE, eventually
 from tests.support.tenancy import Says, exchange, http_scope, name_tenant
-from twh_platform.errors import BackendUnavailableError, PlatformError
+from twh_platform.errors import BackendUnavailableError, ConfigurationError, PlatformError
 from twh_platform.tenancy import CachedTenantDirectory, TenantMiddleware
 from twh_platform.tenancy.postgres import install_sql
 from twh_platform.tenancy.postgres.directory import (
@@ -239,6 +239,19 @@ async def test_errors_do_not_tell_where_or_who(database):
     assert isinstance(caught.value.__cause__, psycopg.Error)
     assert not {"hunter2", "nobody_known", "127.0.0.1"} & set(str(caught.value).split())
     assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+
+
+async def test_a_malformed_dsn_is_refused_without_its_text(caplog):
+    """F11b: control: the driver's own complaint, which the pool would log, quotes it."""
+    dsn = "host=127.0.0.1 password=top secret-half"
+    with pytest.raises(psycopg.ProgrammingError, match="secret-half"):
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    with pytest.raises(ConfigurationError, match="not a DSN") as caught:
+        async with directory_pool(dsn, timeout=0.2) as pool:
+            await PostgresTenantDirectory(pool).get("acme")
+
+    assert caught.value.__suppress_context__
+    assert "secret-half" not in str(caught.value) + caplog.text
 
 
 async def test_a_missing_table_is_not_an_unknown_tenant(twh_private_postgres):

@@ -445,6 +445,23 @@ class TestNotifications:
 
             assert list(connection.notifies(timeout=0.05)) == []
 
+    def test_buffered_by_the_server(self, connection: Any, admin: psycopg.Connection) -> None:
+        """
+        Nor does it where it sends nothing first; control: a plain connection gives it all.
+        """
+        with psycopg.connect(connection.info.dsn) as plain:
+            for listener in (connection, plain):
+                with bind_tenant(A):
+                    listener.execute("LISTEN news")
+                    listener.commit()
+            admin.execute("NOTIFY news, 'of a'")
+            with bind_tenant(B):
+                ours = list(connection.notifies(timeout=0.5))
+                theirs = list(plain.notifies(timeout=5, stop_after=1))
+
+        assert ours == []
+        assert [note.payload for note in theirs] == ["of a"]
+
     def test_own(self, connection: Any, admin: psycopg.Connection) -> None:
         """
         The tenant that listens reads what came.

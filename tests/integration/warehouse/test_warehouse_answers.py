@@ -241,3 +241,61 @@ async def test_nobody_learns_who_has_an_account(
     assert answers[0][0] == 401
     assert len(work) == len(tried)
     assert len(set(work)) == 1
+
+
+async def test_a_client_that_leaves_in_mid_body_is_no_fault(
+    app: Starlette, sign_in: SignIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    F11c: half a body and then nobody: nothing is logged as an error or raised.
+    """
+    user = await sign_in()
+    sent: list[Any] = []
+    half = {"type": "http.request", "body": b'{"sku": ', "more_body": True}
+    coming = iter([half, {"type": "http.disconnect"}])
+    headers = {"content-type": "application/json", "authorization": user.headers["authorization"]}
+
+    async def receive() -> Any:
+        return next(coming)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(http_scope("/items", *headers.items(), method="POST"), receive, send)
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert sent[0]["status"] == 400
+
+
+async def test_a_login_waits_for_no_thread_of_others(
+    warehouse: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    H: with the loop's executor taken and a slow hash, `database_seconds` is not in the way.
+    """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    released = threading.Event()
+    taken = asyncio.create_task(asyncio.to_thread(released.wait, 10))
+    hashed = passwords._scrypt
+    monkeypatch.setattr(passwords, "_scrypt", lambda *given: time.sleep(1.2) or hashed(*given))
+    app = create_app(replace(warehouse, database_seconds=1.0))
+    try:
+        async with app.state.services.running(), connect(app) as client:
+            assert await log_in(client, "acme", "admin")
+        assert not taken.done()
+    finally:
+        released.set()
+        await taken
+
+
+async def test_logins_that_wait_are_bounded(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    H: one more than may wait is told to come again; the others get their answer.
+    """
+    monkeypatch.setattr(passwords, "_MAX_WAITING", 2)
+    body = {"email": "nobody@acme.example", "password": "guess"}
+    answers = [client.post("/auth/login", json=body) for _ in range(3)]
+
+    codes = sorted(answer.status_code for answer in await asyncio.gather(*answers))
+    assert codes == [401, 401, 503]

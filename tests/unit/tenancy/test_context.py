@@ -5,6 +5,7 @@ Binding a tenant; where it travels is in `tests/integration/tenancy/test_context
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from contextvars import copy_context
 from multiprocessing import get_context
 
 import pytest
@@ -58,6 +59,26 @@ def test_a_binding_is_entered_once():
     with bind_tenant(GLOBEX):
         binding.__exit__(None, None, None)
         assert current_tenant() is GLOBEX
+
+
+def test_binds_left_out_of_order_leave_the_first_tenant_bound():
+    """F10: as its docstring warns; control: in the reverse order all is restored."""
+
+    def hold(tenant):
+        with bind_tenant(tenant):
+            yield
+
+    def left_after(order):
+        holding = [hold(ACME), hold(GLOBEX)]
+        for one in holding:
+            next(one)
+        for position in order:
+            holding[position].close()
+        return current_tenant()
+
+    assert copy_context().run(left_after, [1, 0]) is None
+    assert copy_context().run(left_after, [0, 1]) is ACME
+    assert current_tenant() is None
 
 
 def test_a_carried_call_is_tied_to_the_tenant_of_its_making():

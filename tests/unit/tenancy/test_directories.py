@@ -5,6 +5,7 @@ The cache in front of a directory.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -259,9 +260,53 @@ async def test_a_late_answer_is_a_refusal_even_if_it_cannot_be_stopped(clock):
     assert directory._found == {}
 
 
+OTHERS = [
+    None,
+    Tenant(id="other", status="suspended"),
+    Tenant(id="other", status="provisioning"),
+    Tenant(id="other", expires_at=datetime(2000, 1, 1, tzinfo=UTC)),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_a_tenant_that_is_not_served_is_remembered_as_an_unknown_one(other, inner, clock):
+    """F7: for the same time and in the same places; control: a served one for longer."""
+    inner.tenants["other"] = other
+    directory = cached(inner, clock, ttl=30, negative_ttl=5, negative_capacity=2)
+    for seconds in (0, 4.9, 0.1):
+        clock.advance(seconds)
+        assert await directory.get("other") is other
+        assert await directory.get("acme") is ACME
+    assert inner.asked == ["other", "acme", "other"]
+
+    for stranger in ("x", "y", "other"):
+        await directory.get(stranger)
+    assert inner.asked.count("other") == 3
+
+
+@pytest.mark.parametrize("forget", [lambda one: one.invalidate("acme"), lambda one: one.clear()])
+async def test_a_flood_of_strangers_leaves_look_ups_to_tenants(forget, inner, clock):
+    """F7: those found before have their part, also after their time and an invalidation."""
+    directory = cached(inner, clock, max_loads=4)
+    inner.tenants["barred"] = Tenant(id="barred", status="suspended")
+    await asyncio.gather(directory.get("acme"), directory.get("barred"))
+    clock.advance(30)
+    forget(directory)
+    inner.open.clear()
+    names = [*(f"stranger-{number}" for number in range(50)), "acme", "barred"]
+    waiting = [asyncio.create_task(directory.get(name)) for name in names]
+    await settle()
+    inner.open.set()
+    *strangers, acme, barred = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert strangers.count(None) == 2
+    assert acme is ACME
+    assert [error.code for error in {*strangers, barred} - {None}] == ["directory_busy"] * 49
+
+
 async def test_look_ups_in_flight_are_bounded(inner, clock):
     """Strangers cannot start any number of them; known tenants are still served."""
-    directory = cached(inner, clock, max_loads=2)
+    directory = cached(inner, clock, max_loads=4)
     await directory.get("acme")
     inner.open.clear()
     waiting = [asyncio.create_task(directory.get(name)) for name in ("a", "b")]

@@ -8,15 +8,20 @@ import asyncio
 import base64
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.support.serving import PATIENCE
 from tests.support.tenancy import AUDIENCE, ISSUER, http_scope, payload
 from twh_platform.errors import BackendUnavailableError, ConfigurationError, CredentialsError
 from twh_platform.tenancy import bind_tenant, current_tenant
+from twh_platform.tenancy._jwks import fetch_bytes
 from twh_platform.tenancy.jwt import JWKS, JWTResolver
 from twh_platform.testing import ManualClock
 
@@ -208,6 +213,24 @@ async def test_a_provider_that_hangs_is_given_up(clock):
     provider.open.set()
 
 
+async def test_a_provider_that_hangs_takes_one_thread_of_its_own(clock):
+    """F6: the loop's executor stays free, and no fetch follows one that has not ended."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    provider = Provider(jwk("a"))
+    provider.open.clear()
+    source = resolver(provider, clock, timeout=0.02, min_interval=10)
+    for _ in range(3):
+        assert await code_of(source, bearing()) == "jwks_unavailable"
+        clock.advance(10)
+    try:
+        assert await asyncio.wait_for(asyncio.to_thread(int), PATIENCE) == 0
+        assert provider.asked == 1
+    finally:
+        provider.open.set()
+    await asyncio.wait((asyncio.wrap_future(source._verifier._keys._thread),))
+    assert await source.resolve(bearing()) is not None
+
+
 UNUSABLE = [
     {"kty": "oct", "kid": "a", "alg": "HS256", "k": base64.urlsafe_b64encode(b"k" * 32).decode()},
     {"kty": "oct", "kid": "a", "alg": "RS256", "k": "AAAA"},
@@ -220,6 +243,9 @@ UNUSABLE = [
     jwk("a", n="AQAB"),
     jwk("a", n=None),
     jwk("a", kty="EC"),
+    jwk("a", kty=["RSA"]),
+    jwk("a", kty={}),
+    jwk("a", alg={}),
     jwk("a", kid=7),
     json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEYS["a"])) | {"kid": "a"},
     json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC_KEY.public_key())) | {"kid": "a"},
@@ -231,7 +257,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("entry", UNUSABLE)
 async def test_unusable_keys_are_passed_over(entry, clock):
-    """A shared secret, another purpose or algorithm, a broken or private key."""
+    """F11a: a shared secret, another purpose or algorithm, a broken or private key."""
     source = resolver(Provider(entry, jwk("b")), clock)
 
     assert await source.resolve(bearing("b")) is not None
@@ -321,6 +347,8 @@ class Site(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Serve keys, a redirect to them, an error, or far too much."""
+        if self.path.startswith("/drip"):
+            return self.drip()
         moved = self.path == "/moved"
         self.send_response({"/moved": 302, "/error": 500, "/none": 204}.get(self.path, 200))
         if moved:
@@ -330,6 +358,16 @@ class Site(BaseHTTPRequestHandler):
             self.wfile.write(json.dumps({"keys": [jwk("a")]}).encode())
         elif self.path == "/large":
             self.wfile.write(b" " * 600_000)
+
+    def drip(self):
+        """Send an answer that never pauses for long, and takes long."""
+        start = b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if self.path == "/drip-body" else b"x-long: ")
+        with suppress(OSError):
+            self.wfile.write(start)
+            for _ in range(150):
+                self.wfile.write(b"x")
+                time.sleep(0.01)
+            self.wfile.write(b"\r\n\r\n")
 
     def log_message(self, *_args):
         """Say nothing."""
@@ -352,6 +390,14 @@ async def test_keys_come_over_real_http(site):
     source = JWTResolver(keys=keys, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)
 
     assert await source.resolve(bearing("a")) is not None
+
+
+@pytest.mark.parametrize("path", ["/drip-headers", "/drip-body"])
+def test_an_answer_that_drips_is_given_up(path, site):
+    """F6: no pause is as long as the time; control: without haste it is read to its end."""
+    with pytest.raises(TimeoutError, match="slow"):
+        fetch_bytes(site + path, 0.2)
+    assert fetch_bytes(site + path, PATIENCE) is not None
 
 
 @pytest.mark.parametrize("path", ["/moved", "/error", "/none", "/large", "/empty"])

@@ -454,6 +454,18 @@ async def test_remembered_tokens_are_bounded_and_not_kept():
     assert await source.resolve(bearing(tokens[0])) is not None
 
 
+async def test_a_token_takes_one_place_however_it_is_spaced():
+    """F8: the scheme and the spaces are the sender's choice, so they buy no second place."""
+    source, mine = resolver(cache_capacity=3), bearing(signed(sub="me"))
+    claim, other = await source.resolve(mine), signed(sub="other")
+    for number in range(1, 50):
+        spaced = ("authorization", "bEaReR" + " " * number + other)
+        assert await source.resolve(http_scope("/", spaced)) is not None
+
+    assert len(source._verifier._cache) == 2
+    assert await source.resolve(mine) is claim
+
+
 async def test_nothing_is_remembered_where_that_is_wanted():
     """Capacity 0: every token is verified every time."""
     source, scope = resolver(cache_capacity=0), bearing(signed())

@@ -9,7 +9,7 @@ that the connection makes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from ._binding import TransactionBinding
 
 try:
     import psycopg
-    from psycopg import pq
+    from psycopg import Notify, pq
 except ImportError as error:
     raise missing_extra("psycopg", error) from error
 
@@ -197,6 +197,13 @@ class TenantConnection(psycopg.Connection[Any]):
                 self._bind()
             yield transaction
 
+    def notifies(self, *args: Any, **kwargs: Any) -> Generator[Notify]:
+        """
+        Yield the notifications of the current tenant's LISTEN.
+        """
+        self.admit(begin=False)
+        yield from super().notifies(*args, **kwargs)
+
     def tpc_begin(self, xid: Any) -> None:
         """
         Begin a two-phase transaction, bound to the current tenant.
@@ -269,6 +276,14 @@ class AsyncTenantConnection(psycopg.AsyncConnection[Any]):
             if outer:
                 await self._bind()
             yield transaction
+
+    async def notifies(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Notify]:
+        """
+        Yield the notifications of the current tenant's LISTEN.
+        """
+        await self.admit(begin=False)
+        async for notify in super().notifies(*args, **kwargs):
+            yield notify
 
     async def tpc_begin(self, xid: Any) -> None:
         """

@@ -26,6 +26,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..._extras import missing_extra
+from .._context import unbind_tenant
 from ._binding import TransactionBinding
 
 try:
@@ -82,6 +83,11 @@ class TenantConnection(asyncpg.Connection):  # type: ignore[misc]
         async with asyncio.timeout(timeout):
             await self._protocol.settle()
         await super().reset(timeout=timeout)
+
+    def _process_notification(self, *args: Any) -> None:
+        # It comes when the server likes, in the context of whoever connected.
+        with unbind_tenant():
+            super()._process_notification(*args)
 
     def get_reset_query(self) -> str:
         """
@@ -195,7 +201,8 @@ class _GuardedProtocol:
         may_send, make_way, begin_with = self._may_send, self._make_way, self._begin
 
         def guarded(query: str, timeout: float | None) -> Awaitable[Any]:
-            begin = _begin_of(query)
+            # Longer ones are work; they are not worth remembering.
+            begin = _begin_of(query) if len(query) <= _LONGEST_BEGIN else None
             if begin == _ENDS or may_send():  # a transaction may be ended from anywhere
                 return send(query, timeout)
             if begin is None:
@@ -238,6 +245,7 @@ class _GuardedProtocol:
 
 
 _ENDS = ""
+_LONGEST_BEGIN = 200
 
 
 @lru_cache(maxsize=64)  # what asyncpg and SQLAlchemy send is one of a few strings

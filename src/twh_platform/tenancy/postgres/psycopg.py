@@ -28,8 +28,9 @@ except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Generator
 
+    from psycopg import Notify
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
@@ -151,10 +152,27 @@ if TYPE_CHECKING or hooks_present():
                 transaction that was opened for another tenant.
         """
 
+        def notifies(self, *args: Any, **kwargs: Any) -> Generator[Notify]:
+            """
+            Yield the notifications of the current tenant's LISTEN.
+            """
+            with self.lock:  # it sends nothing, so nothing else would scrub
+                self.wait(self._admit())
+            yield from super().notifies(*args, **kwargs)
+
     class AsyncTenantConnection(_FoldedBegin, psycopg.AsyncConnection[Any]):
         """
         The same for `psycopg.AsyncConnection`.
         """
+
+        async def notifies(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Notify]:
+            """
+            Yield the notifications of the current tenant's LISTEN.
+            """
+            async with self.lock:
+                await self.wait(self._admit())
+            async for notify in super().notifies(*args, **kwargs):
+                yield notify
 
 else:  # pragma: no cover -- no released psycopg lacks the hooks
     from ._psycopg_public import AsyncTenantConnection, TenantConnection
