@@ -6,10 +6,14 @@ a slow moment of the machine hits neighbours alike.  A block's wall time is
 the median of its single runs: what preempts one run does not move it.  Its
 CPU time is that of this process and of the server's processes that serve it,
 as the scheduler counted it, divided by the runs.
+
+What else the machine does slows the colder code more, so of the rounds only
+the quieter half counts.  Which half that is, all variants decide together.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import time
@@ -22,7 +26,7 @@ __all__ = ["Series", "Variant", "measure"]
 
 K = TypeVar("K", bound=Hashable)
 
-_MIN_ROUNDS = 7
+_MIN_ROUNDS = 14
 _WARM_UP_RUNS = 20
 
 
@@ -45,7 +49,7 @@ class Variant:
 @dataclass(slots=True)
 class Series:
     """
-    A variant's blocks, one per round, in microseconds per run.
+    A variant's blocks, one per round that counts, in microseconds per run.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -56,7 +60,7 @@ def measure(
     variants: Mapping[K, Variant], *, seconds: float, block_seconds: float = 0.02
 ) -> dict[K, Series]:
     """
-    Run rounds until the time is spent, seven at least.
+    Run rounds until the time is spent, fourteen at least, and keep the quieter half.
 
     Args:
         variants: What to compare.
@@ -74,7 +78,20 @@ def measure(
         for name in draw.sample(list(variants), len(variants)):
             _block(variants[name], size[name], series[name])
         rounds += 1
-    return series
+    return _quieter_half(series)
+
+
+def _quieter_half(series: dict[K, Series]) -> dict[K, Series]:
+    totals = [sum(walls) for walls in zip(*(one.wall for one in series.values()), strict=True)]
+    limit = statistics.median_low(totals)
+    keep = [total <= limit for total in totals]
+    return {
+        name: Series(
+            wall=list(itertools.compress(one.wall, keep)),
+            cpu=list(itertools.compress(one.cpu, keep)),
+        )
+        for name, one in series.items()
+    }
 
 
 def _block_size(variant: Variant, block_seconds: float) -> int:

@@ -34,7 +34,7 @@ except ImportError as error:
 __all__ = ["BearerVerifier"]
 
 # RFC 6750, section 2.1, with the three parts of a signed JWT spelled out.
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)", re.IGNORECASE)
+_TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _SCHEME = re.compile(rb"bearer(?:\s|$)", re.IGNORECASE)
 _ALIEN = frozenset({"crit", "b64", "zip"})  # headers that would change the meaning
 
@@ -145,17 +145,17 @@ class BearerVerifier:
         value = values[0]
         if len(value) > self._max_token_bytes:
             _refuse("token_too_long", f"an Authorization header of {len(value)} bytes")
-        match = _BEARER.fullmatch(value)
-        if match is None:
+        if value[:7].lower() != b"bearer ":
             if _SCHEME.match(value) or not value.strip():
                 _refuse("token_malformed", "no token in the Authorization header")
             return None  # another scheme, so not for us
         # Of the token alone: the spaces before it are for the sender to choose.
-        digest = hashlib.sha256(match[1]).digest()
+        token = value[7:].lstrip(b" ")
+        digest = hashlib.sha256(token).digest()
         known = self._cache.get(digest)
         if known is not None and self._still_good(known):
             return known
-        return await self._verify(match[1].decode("ascii"), digest)
+        return await self._verify(token, digest)
 
     def _still_good(self, known: _Verified) -> bool:
         keys = self._keys.keys()
@@ -163,8 +163,10 @@ class BearerVerifier:
             return False
         return known.not_before <= self._clock() < known.not_after
 
-    async def _verify(self, token: str, digest: bytes) -> _Verified:
-        verified = self._read(await self._payload(token))
+    async def _verify(self, token: bytes, digest: bytes) -> _Verified:
+        if not _TOKEN.fullmatch(token):
+            _refuse("token_malformed", "no token in the Authorization header")
+        verified = self._read(await self._payload(token.decode("ascii")))
         self._remember(digest, verified)
         return verified
 

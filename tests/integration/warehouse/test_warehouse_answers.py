@@ -4,10 +4,16 @@ What the warehouse says: its document is true, and its refusals tell nothing the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import re
 import secrets
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,13 +23,16 @@ from openapi_spec_validator import validate
 from sqlalchemy import text
 from starlette.applications import Starlette
 
+from examples.warehouse import passwords
+from examples.warehouse.app import create_app
 from examples.warehouse.auth import Role
 from examples.warehouse.routes.service import HealthView
 from examples.warehouse.settings import Settings
 from examples.warehouse.tour import tours
 from examples.warehouse.tour.check import drive
 from examples.warehouse.web import Call, operation, routes
-from tests.support.warehouse import PASSWORD, Client, SignIn, add_item
+from tests.support.tenancy import http_scope
+from tests.support.warehouse import PASSWORD, Client, SignIn, add_item, connect, log_in
 
 
 def test_the_document_is_openapi(app: Starlette) -> None:
@@ -276,7 +285,7 @@ async def test_a_login_waits_for_no_thread_of_others(
     released = threading.Event()
     taken = asyncio.create_task(asyncio.to_thread(released.wait, 10))
     hashed = passwords._scrypt
-    monkeypatch.setattr(passwords, "_scrypt", lambda *given: time.sleep(1.2) or hashed(*given))
+    monkeypatch.setattr(passwords, "_scrypt", lambda *given: (time.sleep(1.2), hashed(*given))[1])
     app = create_app(replace(warehouse, database_seconds=1.0))
     try:
         async with app.state.services.running(), connect(app) as client:

@@ -1,0 +1,7 @@
+"""
+The command `twh-platform`.
+"""
+
+from ._main import main
+
+__all__ = ["main"]

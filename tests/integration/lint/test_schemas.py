@@ -1,0 +1,165 @@
+"""
+Whole schemas: silent on what is done well, and able to mend what is not.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from examples.warehouse.schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, schema_sql
+from tests.support.schemas import schema_text
+from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
+from twh_platform.tenancy.postgres.lint import lint
+
+# What each bad schema has, one object for each rule that has to find something.
+HELPDESK = {
+    "TWH106": "desk_app",
+    "TWH202": "desk.notes",
+    "TWH203": "desk.agents",
+    "TWH204": "desk.drafts",
+    "TWH205": "desk.comments",
+    "TWH206": "desk.tickets",
+    "TWH210": "desk.open_tickets",
+    "TWH212": "desk.ticket_counts",
+    "TWH214": "desk.accounts",
+    "TWH301": "for_reports on desk.macros",
+    "TWH303": "mine on desk.tickets",
+    "TWH305": "desk.tickets",
+    "TWH307": "mine on desk.tickets",
+    "TWH308": "mine on desk.tickets",
+    "TWH309": "mine on desk.agents",
+    "TWH310": "mine on desk.agents",
+    "TWH311": "mine on desk.macros",
+    "TWH403": "desk.all_tickets()",
+    "TWH404": "desk.all_tickets()",
+    "TWH405": "desk.all_tickets()",
+    "TWH407": "desk.bind(account bigint)",
+    "TWH411": "desk.tell()",
+    "TWH501": "desk.notes",
+    "TWH502": "desk.notes",
+    "TWH503": "desk.notes",
+    "TWH505": "desk",
+    "TWH506": "helpdesk",
+    "TWH507": "desk.tickets_id_seq",
+    "TWH601": "agents_email_key on desk.agents",
+    "TWH602": "tickets_pkey on desk.tickets",
+    "TWH604": "tickets_agent_id_fkey on desk.tickets",
+    "TWH605": "tickets_agent_id_fkey on desk.tickets",
+    "TWH701": "desk.notes",
+    "TWH702": "tickets_subject on desk.tickets",
+}
+BOARD = {
+    "TWH104": "board_gateway",
+    "TWH201": "board.files",
+    "TWH203": "board.tasks",
+    "TWH214": "board.organizations",
+    "TWH302": "members on board.projects",
+    "TWH303": "insert_any on board.tasks",
+    "TWH305": "board.tasks",
+    "TWH308": "staff on board.tasks",
+    "TWH309": "own on board.memberships",
+    "TWH410": "auth.uid()",
+    "TWH501": "board.tasks",
+    "TWH502": "board.tasks",
+    "TWH503": "board.tasks",
+    "TWH506": "board",
+    "TWH509": "board_owner IN SCHEMA board",
+    "TWH601": "projects_slug_key on board.projects",
+    "TWH604": "tasks_project_id_fkey on board.tasks",
+    "TWH605": "tasks_project_id_fkey on board.tasks",
+    "TWH701": "board.tasks",
+    "TWH702": "tasks_labels on board.tasks",
+}
+
+
+def test_a_good_schema_is_silent(clinic):
+    """Nothing at all is said of the schema that is done well."""
+    report = lint(clinic.dsn(user="clinic_web"))
+
+    assert report.findings == ()
+    assert "clinic_id" in report.text()
+    assert "app.clinic()" in report.text()
+    assert "clinic_web" in report.text()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("helpdesk", HELPDESK), ("board", BOARD)])
+def test_a_bad_schema_is_named_and_mended(name, expected, lint_server):
+    """Every fault is found; the remedies, one after the other, leave nothing to report."""
+    database = lint_server.create_database(name)
+    database.execute(schema_text(name))
+    before = lint(database.dsn())
+
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        for _ in range(200):
+            findings = lint(connection).findings
+            if not findings:
+                break
+            connection.execute(findings[0].remedy)
+
+    found = {(one.rule.id, one.object) for one in before.at_least("warning")}
+    assert set(expected.items()) <= found
+    assert {rule for rule, _ in found} == set(expected)
+    assert findings == ()
+
+
+def test_our_own_sql_is_silent(lint_server):
+    """What `install_sql` and `tenant_sql` make has no finding that counts."""
+    owner, app = (lint_server.create_role(name) for name in ("lint_owner", "lint_app"))
+    database = lint_server.create_database("declared", owner=owner)
+    tables = [
+        TenantTable(name="items", keys=[("sku",)], indexes=[("added",)]),
+        TenantTable(name="shelves", column="org", column_type="bigint"),
+        TenantTable(name="moves", column_type="uuid", privileges=("SELECT", "INSERT")),
+    ]
+    database.execute(
+        "CREATE TABLE items (tenant_id text, sku text, added timestamptz);"
+        "CREATE TABLE shelves (org bigint, code text, PRIMARY KEY (org, code));"
+        "CREATE TABLE moves (tenant_id uuid, id uuid, PRIMARY KEY (tenant_id, id));"
+        f"{install_sql()}{tenant_sql(tables, role=app)}"
+        # PostgreSQL grants it to everybody; the guide on roles takes it away.
+        "REVOKE TEMPORARY ON DATABASE declared FROM PUBLIC;",
+        user=owner,
+    )
+
+    assert lint(database.dsn(user=app)).at_least("warning") == ()
+
+
+def test_the_warehouse_is_silent(lint_server):
+    """The warehouse has no finding that counts."""
+    for role in (OWNER, APP, DIRECTORY, ADMINISTRATOR):
+        lint_server.create_role(role)
+    database = lint_server.create_database("warehouse", owner=OWNER)
+    database.execute(schema_sql(), user=OWNER)
+
+    assert lint(database.dsn(user=APP)).at_least("warning") == ()
+
+
+_ODD = r'''
+CREATE ROLE "App ""1""" LOGIN;
+CREATE SCHEMA "Da ta";
+CREATE FUNCTION "Da ta"."Who?"() RETURNS text STABLE LANGUAGE sql
+    RETURN nullif(current_setting($$my.tenant$$, true), $$$$);
+CREATE TABLE "Da ta"."T'able" ("Te nant" text, "order" text UNIQUE);
+CREATE POLICY "p 1" ON "Da ta"."T'able" TO "App ""1"""
+    USING ("Te nant" = "Da ta"."Who?"());
+GRANT ALL ON "Da ta"."T'able" TO "App ""1""";
+'''
+
+
+def test_names_that_need_quotes(lint_server):
+    """Odd names are read and written as they are; the remedies run."""
+    database = lint_server.create_database('od"d')
+    database.execute(_ODD)
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        before = lint(connection, ignore=["TWH510"])
+        for _ in range(50):
+            findings = lint(connection).findings
+            if not findings:
+                break
+            connection.execute(findings[0].remedy)
+
+    assert {"TWH202", "TWH206", "TWH309", "TWH501", "TWH601"} <= {
+        f.rule.id for f in before.findings
+    }
+    assert findings == ()
