@@ -242,7 +242,7 @@ async def test_errors_do_not_tell_where_or_who(database):
 
 
 async def test_a_malformed_dsn_is_refused_without_its_text(caplog):
-    """F11b: control: the driver's own complaint, which the pool would log, quotes it."""
+    """Control: the driver's own complaint, which the pool would log, quotes it."""
     dsn = "host=127.0.0.1 password=top secret-half"
     with pytest.raises(psycopg.ProgrammingError, match="secret-half"):
         psycopg.conninfo.conninfo_to_dict(dsn)

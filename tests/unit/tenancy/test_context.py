@@ -62,7 +62,7 @@ def test_a_binding_is_entered_once():
 
 
 def test_binds_left_out_of_order_leave_the_first_tenant_bound():
-    """F10: as its docstring warns; control: in the reverse order all is restored."""
+    """As its docstring warns; control: in the reverse order all is restored."""
 
     def hold(tenant):
         with bind_tenant(tenant):

@@ -270,7 +270,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("other", OTHERS)
 async def test_a_tenant_that_is_not_served_is_remembered_as_an_unknown_one(other, inner, clock):
-    """F7: for the same time and in the same places; control: a served one for longer."""
+    """For the same time and in the same places; control: a served one for longer."""
     inner.tenants["other"] = other
     directory = cached(inner, clock, ttl=30, negative_ttl=5, negative_capacity=2)
     for seconds in (0, 4.9, 0.1):
@@ -286,7 +286,7 @@ async def test_a_tenant_that_is_not_served_is_remembered_as_an_unknown_one(other
 
 @pytest.mark.parametrize("forget", [lambda one: one.invalidate("acme"), lambda one: one.clear()])
 async def test_a_flood_of_strangers_leaves_look_ups_to_tenants(forget, inner, clock):
-    """F7: those found before have their part, also after their time and an invalidation."""
+    """Those found before have their part, also after their time and an invalidation."""
     directory = cached(inner, clock, max_loads=4)
     inner.tenants["barred"] = Tenant(id="barred", status="suspended")
     await asyncio.gather(directory.get("acme"), directory.get("barred"))

@@ -455,7 +455,7 @@ async def test_remembered_tokens_are_bounded_and_not_kept():
 
 
 async def test_a_token_takes_one_place_however_it_is_spaced():
-    """F8: the scheme and the spaces are the sender's choice, so they buy no second place."""
+    """The scheme and the spaces are the sender's choice, so they buy no second place."""
     source, mine = resolver(cache_capacity=3), bearing(signed(sub="me"))
     claim, other = await source.resolve(mine), signed(sub="other")
     for number in range(1, 50):

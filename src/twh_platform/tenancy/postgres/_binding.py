@@ -65,14 +65,17 @@ class TransactionBinding:
 
     Attributes:
         begins: How many times a BEGIN was asked for.
+
+        scrubbing: Whether the message that was given last has the scrub in it.
     """
 
-    __slots__ = ("_bound", "_residue", "begins")
+    __slots__ = ("_bound", "_residue", "begins", "scrubbing")
 
     def __init__(self) -> None:
         self._bound: str | None = _UNKNOWN
         self._residue: str | None = _UNKNOWN
         self.begins = 0
+        self.scrubbing = False
 
     def begin_message(self, begin: str) -> str:
         """
@@ -88,7 +91,8 @@ class TransactionBinding:
         tenant = _current_tenant()
         tenant_id = None if tenant is None else tenant.id
         message = _message(begin, tenant_id)
-        if tenant_id == self._residue:
+        self.scrubbing = tenant_id != self._residue
+        if not self.scrubbing:
             return message
         self._residue = _UNKNOWN
         return f"{_SCRUB}; {message}"
@@ -122,7 +126,8 @@ class TransactionBinding:
             tenant's own.
         """
         self._bound = _UNKNOWN
-        if self.settled:
+        self.scrubbing = not self.settled
+        if not self.scrubbing:
             return None
         self._residue = _UNKNOWN
         return _SCRUB
@@ -132,13 +137,6 @@ class TransactionBinding:
         Note that the server has carried out what `scrub_message` gave.
         """
         self._residue = _current_id()
-
-    @property
-    def scrubbing(self) -> bool:
-        """
-        Whether the message that was given last has the scrub in it.
-        """
-        return self._residue == _UNKNOWN
 
     @property
     def settled(self) -> bool:

@@ -198,26 +198,31 @@ class _GuardedProtocol:
         return guarded
 
     def _guarded_query(self, send: _Send) -> _Send:
-        may_send, make_way, begin_with = self._may_send, self._make_way, self._begin
+        may_send, make_way, begin_with = self._may_send, self._make_way, self._binding_begin(send)
 
         def guarded(query: str, timeout: float | None) -> Awaitable[Any]:
             # Longer ones are work; they are not worth remembering.
             begin = _begin_of(query) if len(query) <= _LONGEST_BEGIN else None
+            if begin:
+                return begin_with(begin, timeout)
             if begin == _ENDS or may_send():  # a transaction may be ended from anywhere
                 return send(query, timeout)
-            if begin is None:
-                return make_way(send, query, timeout)
-            return begin_with(begin, timeout)
+            return make_way(send, query, timeout)
 
         return guarded
 
-    async def _begin(self, begin: str, timeout: float | None) -> Any:  # noqa: ASYNC109 -- theirs
-        binding, send = self._binding, self._inner.query
-        if self._inner._is_cancelling() and await self._in_transaction():  # noqa: SLF001
-            return await send(begin, timeout)
-        status = await send(binding.begin_message(begin), timeout)
-        binding.begun()
-        return status
+    def _binding_begin(self, send: _Send) -> _Send:
+        is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
+        begin_message, begun = self._binding.begin_message, self._binding.begun
+
+        async def begin_with(begin: str, timeout: float | None) -> Any:  # noqa: ASYNC109 -- theirs
+            if (in_transaction() or is_cancelling()) and await self._in_transaction():
+                return await send(begin, timeout)
+            status = await send(begin_message(begin), timeout)
+            begun()
+            return status
+
+        return begin_with
 
     async def _make_way(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
         if not await self._in_transaction():

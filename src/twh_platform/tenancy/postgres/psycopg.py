@@ -73,7 +73,7 @@ class _FoldedBegin:
 
     def _exec_command(self, command: Any, result_format: pq.Format = _TEXT) -> PQGen[Any]:
         if isinstance(command, bytes):
-            if command != b"COMMIT" and command == self._get_tx_start_command():
+            if command == self._get_tx_start_command():
                 return self._begin()
         elif isinstance(command, sql.Composable) and _reads_cursor(command, self):
             return self._exec_admitted(command, result_format)
