@@ -204,7 +204,7 @@ async def test_a_long_token_is_refused_before_it_is_read():
         ({"exp": math.inf}, "token_claims"),
         ({"exp": math.nan}, "token_claims"),
         ({"exp": 10**400}, "token_claims"),
-        ({"nbf": time.time() + 600}, "token_not_yet_valid"),
+        ({"nbf": 9_000_000_000}, "token_not_yet_valid"),
         ({"nbf": "now"}, "token_malformed"),
         ({"aud": None}, "token_claims"),
         ({"aud": "billing"}, "token_audience"),
