@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import math
-import time
 
 import jwt
 import pytest
