@@ -7,6 +7,7 @@ Every error that `twh_platform` raises on purpose.
     ├── TenantError                 a request or a call has no right to a tenant
     │   ├── TenantUnresolvedError   nothing acceptable says which tenant it is
     │   │   └── CredentialsError    the proof of who asks is missing or wrong
+    │   │       └── EnvelopeError   a tenant's envelope is forged, expired or not for us
     │   ├── TenantMismatchError     two sources, or code and transaction, disagree
     │   ├── TenantSuspendedError    the tenant exists but may not be served now
     │   └── NoCurrentTenantError    code needs a tenant and none is bound
@@ -22,6 +23,7 @@ __all__ = [
     "BackendUnavailableError",
     "ConfigurationError",
     "CredentialsError",
+    "EnvelopeError",
     "MissingExtraError",
     "NoCurrentTenantError",
     "PlatformError",
@@ -93,6 +95,16 @@ class CredentialsError(TenantUnresolvedError):
     """
 
     code = "credentials_invalid"
+
+
+class EnvelopeError(CredentialsError):
+    """
+    An envelope is malformed, forged, expired, or meant for others.
+
+    The narrower codes are given only to what one of our keys has signed.
+    """
+
+    code = "envelope_invalid"
 
 
 class TenantMismatchError(TenantError):

@@ -18,7 +18,10 @@ from ._command import CANNOT, Command
 
 __all__ = ["main"]
 
-_GROUPS = {"tenancy": "isolation of tenants in PostgreSQL"}
+_GROUPS = {
+    "tenancy": "isolation of tenants in PostgreSQL",
+    "seal": "keys of a database that believes sealed tenants only",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

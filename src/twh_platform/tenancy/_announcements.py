@@ -1,5 +1,5 @@
 """
-What tenancy announces: a tenant was resolved, or a request refused.
+What tenancy announces: a tenant was resolved, a request or a statement refused.
 
 They hold ids and stable codes, never a token.  Subscribe with
 `twh_platform.subscribe`, as telemetry and audit do.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ._tenant import Tenant
 
-__all__ = ["TenantRefused", "TenantResolved"]
+__all__ = ["TenantRefused", "TenantResolved", "TenantViolation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +67,23 @@ class TenantRefused:
     request_id: str
     method: str
     path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantViolation:
+    """
+    A use of the database was refused: code without a tenant, or across tenants.
+
+    Attributes:
+        code: ``tenant_unbound``, ``tenant_id_malformed``,
+            ``tenant_seal_invalid``, ``tenant_row_refused`` (a policy or a grant
+            said no), or ``tenant_switched_in_transaction``.
+
+        tenant_id: The current tenant, or None.
+
+        sqlstate: The server's SQLSTATE; empty if it was not asked.
+    """
+
+    code: str
+    tenant_id: str | None
+    sqlstate: str

@@ -12,7 +12,7 @@ from contextvars import Context
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from ._context import bind_tenant, current_tenant
+from ._context import Binding, bind_again, binding_here
 
 __all__ = ["TenantExecutor", "TenantThread", "carry_tenant", "create_clean_task"]
 
@@ -25,20 +25,21 @@ def carry_tenant(call: Callable[P, T]) -> Callable[P, T]:
     Return *call* tied to the tenant that is current now, wherever it runs.
 
     For callbacks and for `loop.run_in_executor`, which start in an empty
-    context.  Only the tenant is carried, no other context variable.
+    context.  Only the tenant is carried, with its lease if it has one, and no
+    other context variable.
     """
-    tenant = current_tenant()
+    bound = binding_here()
 
     @wraps(call)
     def carried(*args: P.args, **kwargs: P.kwargs) -> T:
-        with bind_tenant(tenant):
+        with bind_again(bound):
             return call(*args, **kwargs)
 
     return carried
 
 
-def _run_bound(tenant: Any, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    with bind_tenant(tenant):
+def _run_bound(bound: Binding, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    with bind_again(bound):
         return call(*args, **kwargs)
 
 
@@ -47,7 +48,7 @@ class TenantExecutor(Executor):
     An executor whose calls run as the tenant that submitted them.
 
         >>> from concurrent.futures import ThreadPoolExecutor
-        >>> from twh_platform.tenancy import Tenant
+        >>> from twh_platform.tenancy import Tenant, bind_tenant, current_tenant
         >>> with bind_tenant(Tenant(id="acme")), TenantExecutor(
         ...     ThreadPoolExecutor()
         ... ) as pool:
@@ -66,7 +67,7 @@ class TenantExecutor(Executor):
         Schedule a call as the current tenant, or as none if none is bound.
         """
         # A module-level function, so that a process pool can pickle the call.
-        return self._inner.submit(_run_bound, current_tenant(), fn, *args, **kwargs)
+        return self._inner.submit(_run_bound, binding_here(), fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 -- the base class's signature
         """
@@ -82,13 +83,13 @@ class TenantThread(threading.Thread):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._tenant = current_tenant()
+        self._bound = binding_here()
 
     def run(self) -> None:
         """
         Run the target as that tenant.
         """
-        with bind_tenant(self._tenant):
+        with bind_again(self._bound):
             super().run()
 
 

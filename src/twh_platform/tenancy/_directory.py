@@ -4,12 +4,14 @@ Who the tenants are: the directory protocol, and a directory in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Protocol
 
-from ._tenant import Tenant
+from ..errors import TenantMismatchError, TenantUnresolvedError
+from ._tenant import Tenant, TenantStatus
 
-__all__ = ["MemoryTenantDirectory", "TenantDirectory"]
+__all__ = ["MemoryTenantDirectory", "TenantDirectory", "served_tenant"]
 
 
 class TenantDirectory(Protocol):
@@ -58,3 +60,32 @@ class MemoryTenantDirectory:
         Forget the tenant, if it is there.
         """
         self._tenants.pop(tenant_id, None)
+
+
+async def served_tenant(
+    directory: TenantDirectory, tenant_id: str, clock: Callable[[], datetime]
+) -> Tenant:
+    """
+    Look up a tenant that may be served now.
+
+    Raises:
+        twh_platform.errors.TenantUnresolvedError: With code
+            ``tenant_unknown``, if there is none.
+
+        twh_platform.errors.TenantMismatchError: With code
+            ``tenant_directory_mismatch``, if the directory gave another one.
+
+        twh_platform.errors.TenantSuspendedError: As `Tenant.ensure_served`.
+
+        twh_platform.errors.BackendUnavailableError: If it cannot be known now.
+    """
+    tenant = await directory.get(tenant_id)
+    if tenant is None:
+        message = f"no tenant {tenant_id!r} in the directory"
+        raise TenantUnresolvedError(message, code="tenant_unknown")
+    if tenant.id != tenant_id:
+        message = f"asked for {tenant_id!r}, the directory gave {tenant.id!r}"
+        raise TenantMismatchError(message, code="tenant_directory_mismatch")
+    if tenant.expires_at is not None or tenant.status is not TenantStatus.ACTIVE:
+        tenant.ensure_served(clock())  # for most, no clock has to be read
+    return tenant

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,20 +19,28 @@ from .._asgi import ASGIApp, Problem, Receive, Scope, Send, request_id
 from .._signals import announce, has_listeners
 from ..errors import (
     BackendUnavailableError,
+    ConfigurationError,
     CredentialsError,
     NoCurrentTenantError,
     PlatformError,
     TenantError,
     TenantMismatchError,
-    TenantUnresolvedError,
 )
 from ._announcements import TenantRefused, TenantResolved
 from ._claim import TenantClaim, TenantResolver
-from ._context import bind_tenant, current_tenant, unbind_tenant
-from ._directory import TenantDirectory
+from ._context import (
+    Binding,
+    bind_again,
+    bind_tenant,
+    binding_here,
+    current_tenant,
+    unbind_tenant,
+)
+from ._directory import TenantDirectory, served_tenant
+from ._lease import LeasedConnection
 from ._public_paths import PublicPaths
 from ._refusals import REFUSALS
-from ._tenant import Tenant, TenantStatus
+from ._tenant import Tenant
 
 __all__ = ["Resolution", "TenantMiddleware", "resolution_of"]
 
@@ -93,6 +102,13 @@ class TenantMiddleware:
     lifespan, no tenant is bound.  A different tenant that is bound already, by
     an outer middleware or by a mistake, refuses the request.
 
+    The tenant is bound with a lease.  A connection that talks renews it, so a
+    tenant that is suspended meanwhile loses its streams and websockets: an
+    answer that has not begun is a refusal, a stream breaks off, a websocket is
+    closed with 1008.  Work that outlives its request, or is silent for longer
+    than the lease, is refused at its next use of the tenant, unless it asks
+    for itself: `renew_lease`.
+
     Unknown, suspended, expired and foreign tenants get the same answer: 403
     with code ``tenant_refused``.  An error of a resolver or directory that is
     not ours is answered with 500 and raised on; the app is not called.
@@ -111,6 +127,15 @@ class TenantMiddleware:
             alone, ``/docs/*`` all below it.
 
         clock: The current moment, with time zone.
+
+        lease: Seconds for which a tenant is bound on one word of the
+            directory; None for as long as anything runs.
+
+        lease_clock: Seconds that never go back.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: For a lease that is not above
+            zero.
     """
 
     def __init__(
@@ -121,12 +146,19 @@ class TenantMiddleware:
         directory: TenantDirectory,
         public_paths: Iterable[str] = (),
         clock: Callable[[], datetime] = _utc_now,
+        lease: float | None = 300.0,
+        lease_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if lease is not None and not lease > 0:
+            message = f"lease={lease!r} is not above zero"
+            raise ConfigurationError(message)
         self.app = app
         self._resolver = resolver
         self._directory = directory
         self._public = PublicPaths(public_paths)
         self._clock = clock
+        self._lease = lease
+        self._lease_clock = lease_clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -151,12 +183,30 @@ class TenantMiddleware:
             # Never "no tenant, go on".  Answered here and raised for the server's log.
             await _fail(error, claim, scope)(scope, receive, send)
             raise
-        outer = current_tenant()
-        with bind_tenant(resolution.tenant):
+        outer = binding_here()
+        with bind_tenant(resolution.tenant, lease=self._lease, clock=self._lease_clock):
             if has_listeners(TenantResolved):
                 announce(_resolved(resolution, scope))
             inner = _inner_scope(scope, resolution)
-            await self.app(inner, _outside(receive, outer), _outside(send, outer))
+            if self._lease is None:
+                await self.app(inner, _outside(receive, outer), _outside(send, outer))
+            else:
+                connection = LeasedConnection(
+                    receive, send, outer=outer, directory=self._directory, clock=self._clock
+                )
+                await self._serve(inner, connection, claim)
+
+    async def _serve(
+        self, scope: Scope, connection: LeasedConnection, claim: TenantClaim | None
+    ) -> None:
+        try:
+            await self.app(scope, connection.receive, connection.send)
+        except Exception:
+            # What comes out need not be what we raised: frameworks wrap it.
+            if connection.refused is None:
+                raise
+            if not await connection.cut(_refuse(connection.refused, claim, scope), scope):
+                raise
 
     async def _admit(self, claim: TenantClaim | None) -> Resolution:
         if claim is None:
@@ -165,15 +215,7 @@ class TenantMiddleware:
         if not claim.decides:
             message = f"source {claim.source!r} may not decide alone"
             raise CredentialsError(message, code="tenant_undecided")
-        tenant = await self._directory.get(claim.tenant_id)
-        if tenant is None:
-            message = f"no tenant {claim.tenant_id!r} in the directory"
-            raise TenantUnresolvedError(message, code="tenant_unknown")
-        if tenant.id != claim.tenant_id:
-            message = f"asked for {claim.tenant_id!r}, the directory gave {tenant.id!r}"
-            raise TenantMismatchError(message, code="tenant_directory_mismatch")
-        if tenant.expires_at is not None or tenant.status is not TenantStatus.ACTIVE:
-            tenant.ensure_served(self._clock())  # for most, no clock has to be read
+        tenant = await served_tenant(self._directory, claim.tenant_id, self._clock)
         bound = current_tenant()
         if bound is not None and bound.id != tenant.id:
             message = f"resolved {tenant.id!r}, but {bound.id!r} is bound already"
@@ -181,13 +223,11 @@ class TenantMiddleware:
         return Resolution(tenant, claim)
 
 
-def _outside(
-    call: Callable[..., Awaitable[Any]], outer: Tenant | None
-) -> Callable[..., Awaitable[Any]]:
+def _outside(call: Callable[..., Awaitable[Any]], outer: Binding) -> Callable[..., Awaitable[Any]]:
     # From inside these calls a server starts the connection's next request, or
     # registers its reader, and either keeps the context that it finds.
     async def called(*args: Any) -> Any:
-        with bind_tenant(outer):
+        with bind_again(outer):
             return await call(*args)
 
     return called

@@ -6,6 +6,9 @@ The tenant is a setting of one transaction.  It travels in the same message as
 
     BEGIN; SET LOCAL twh.tenant_id = 'acme'
 
+In a sealed database the literal is a token that has the tenant in it, see
+`_seal`.
+
 Every transaction is bound, also one that has no tenant: it is bound to the
 empty string, which the policies refuse, whatever a session was left with.
 
@@ -22,11 +25,14 @@ There the scrub is a message of its own, on a change of tenant only.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from ...errors import TenantMismatchError
 from .._context import _current
+from ._seal import Seal
+from ._violations import announce_violation
 
-__all__ = ["SETTING", "TransactionBinding"]
+__all__ = ["SETTING", "Configured", "TransactionBinding"]
 
 SETTING = "twh.tenant_id"
 
@@ -54,6 +60,35 @@ _current_tenant = _current.get
 _UNKNOWN = ""
 
 
+class Configured:
+    """
+    A connection class with settings of its own.
+
+    Drivers make connections from a class, so what all connections of a pool
+    have in common is said to the class.
+    """
+
+    __slots__ = ()
+
+    _seal: Seal | None = None
+    _pooled = False
+
+    @classmethod
+    def using(cls, *, seal: Seal | None = None, pooled: bool = False) -> Any:
+        """
+        Make a class of connections like this one.
+
+        Args:
+            seal: Seals the tenants, for a sealed database.
+
+            pooled: Whether a pooler in transaction mode is in between.  Then
+                nobody knows what the last tenant left in a server session,
+                and every transaction begins with the scrub.
+        """
+        settings = {"__slots__": (), "_seal": seal, "_pooled": pooled}
+        return type(cls.__name__, (cls,), settings)
+
+
 class TransactionBinding:
     """
     What one connection knows: whose transaction is open, and whose residue it has.
@@ -63,15 +98,23 @@ class TransactionBinding:
     cancelled, before or after it took effect.  Until the word comes, nobody
     may use an open transaction and the residue is unknown.
 
+    Args:
+        seal: Seals the tenants, for a sealed database.
+
+        pooled: Whether each transaction may be in another server session, so
+            that the residue is never known.
+
     Attributes:
         begins: How many times a BEGIN was asked for.
 
         scrubbing: Whether the message that was given last has the scrub in it.
     """
 
-    __slots__ = ("_bound", "_residue", "begins", "scrubbing")
+    __slots__ = ("_bound", "_pooled", "_residue", "_seal", "begins", "scrubbing")
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal | None = None, *, pooled: bool = False) -> None:
+        self._seal = seal
+        self._pooled = pooled
         self._bound: str | None = _UNKNOWN
         self._residue: str | None = _UNKNOWN
         self.begins = 0
@@ -90,8 +133,12 @@ class TransactionBinding:
         self._bound = _UNKNOWN
         tenant = _current_tenant()
         tenant_id = None if tenant is None else tenant.id
-        message = _message(begin, tenant_id)
-        self.scrubbing = tenant_id != self._residue
+        seal = self._seal
+        if seal is None or tenant_id is None:
+            message = _message(begin, tenant_id)
+        else:
+            message = f"{begin}; SET LOCAL {SETTING} = '{seal.token(tenant_id)}'"
+        self.scrubbing = self._pooled or tenant_id != self._residue
         if not self.scrubbing:
             return message
         self._residue = _UNKNOWN
@@ -103,7 +150,8 @@ class TransactionBinding:
 
         `scrub_message` comes before that transaction.
         """
-        return _bind(_current_id())
+        tenant_id, seal = _current_id(), self._seal
+        return _bind(tenant_id if seal is None or tenant_id is None else seal.token(tenant_id))
 
     def begun(self) -> None:
         """
@@ -143,7 +191,7 @@ class TransactionBinding:
         """
         Whether all that happened since the last word was the current tenant's.
         """
-        return self._residue == _current_id()
+        return not self._pooled and self._residue == _current_id()
 
     def check(self) -> None:
         """
@@ -156,6 +204,7 @@ class TransactionBinding:
         tenant = _current_tenant()
         tenant_id = None if tenant is None else tenant.id
         if tenant_id != self._bound:
+            announce_violation("tenant_switched_in_transaction")
             raise TenantMismatchError(
                 f"the open transaction belongs to {_name(self._bound)} and the "
                 f"current tenant is {_name(tenant_id)}: end the transaction "
@@ -169,9 +218,9 @@ def _current_id() -> str | None:
     return None if tenant is None else tenant.id
 
 
-def _bind(tenant_id: str | None) -> str:
+def _bind(text: str | None) -> str:
     # The alphabet of tenant ids makes the literal safe; see valid_tenant_id.
-    return f"SET LOCAL {SETTING} = '{tenant_id or ''}'"
+    return f"SET LOCAL {SETTING} = '{text or ''}'"
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from ..._extras import missing_extra
-from ._binding import TransactionBinding
+from ._binding import Configured, TransactionBinding
+from ._violations import announce_error
 
 try:
     import psycopg
@@ -158,7 +159,7 @@ class _FactoryOf:
         setattr(instance, self._name, factory)
 
 
-class TenantConnection(psycopg.Connection[Any]):
+class TenantConnection(Configured, psycopg.Connection[Any]):
     """
     A `psycopg.Connection` that binds each transaction to the current tenant.
     """
@@ -168,7 +169,17 @@ class TenantConnection(psycopg.Connection[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding()
+        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Wait for the server; every error of it leaves the driver here.
+        """
+        try:
+            return super().wait(*args, **kwargs)
+        except psycopg.Error as error:
+            announce_error(error)
+            raise
 
     def admit(self, *, begin: bool = True) -> None:
         """
@@ -238,7 +249,7 @@ class TenantConnection(psycopg.Connection[Any]):
                 psycopg.Cursor(self).execute(statement.encode())
 
 
-class AsyncTenantConnection(psycopg.AsyncConnection[Any]):
+class AsyncTenantConnection(Configured, psycopg.AsyncConnection[Any]):
     """
     The same for `psycopg.AsyncConnection`.
     """
@@ -248,7 +259,17 @@ class AsyncTenantConnection(psycopg.AsyncConnection[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding()
+        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+
+    async def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Wait for the server; every error of it leaves the driver here.
+        """
+        try:
+            return await super().wait(*args, **kwargs)
+        except psycopg.Error as error:
+            announce_error(error)
+            raise
 
     async def admit(self, *, begin: bool = True) -> None:
         """

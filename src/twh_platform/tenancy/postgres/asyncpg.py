@@ -27,7 +27,8 @@ from typing import Any
 
 from ..._extras import missing_extra
 from .._context import unbind_tenant
-from ._binding import TransactionBinding
+from ._binding import Configured, TransactionBinding
+from ._violations import announce_error
 
 try:
     import asyncpg
@@ -46,7 +47,7 @@ _BIND_EXECUTE = ("state", "args", "portal_name", "limit", "return_extra", "timeo
 _SENDS = ("prepare", "bind", "bind_execute", "bind_execute_many", "execute", "copy_in", "copy_out")
 
 
-class TenantConnection(asyncpg.Connection):  # type: ignore[misc]
+class TenantConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
     """
     An `asyncpg.Connection` that binds each transaction to the current tenant.
 
@@ -61,7 +62,7 @@ class TenantConnection(asyncpg.Connection):  # type: ignore[misc]
     __slots__ = ("binding", "folds")
 
     def __init__(self, protocol: Any, *args: Any, **kwargs: Any) -> None:
-        self.binding = TransactionBinding()
+        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
         self.folds = False
         super().__init__(_GuardedProtocol(protocol, self.binding), *args, **kwargs)
 
@@ -73,7 +74,7 @@ class TenantConnection(asyncpg.Connection):  # type: ignore[misc]
         """
         self._check_open()
         # Seen once on a connection, folding need not be looked for again.
-        kind = Transaction if self.folds else TenantTransaction
+        kind = _TellingTransaction if self.folds else TenantTransaction
         return kind(self, isolation, readonly, deferrable)
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- theirs
@@ -100,11 +101,20 @@ async def connect(*args: Any, **kwargs: Any) -> TenantConnection:
     """
     Open a `TenantConnection`; takes what `asyncpg.connect` takes.
     """
-    kwargs["connection_class"] = TenantConnection
+    kwargs.setdefault("connection_class", TenantConnection)
     return await asyncpg.connect(*args, **kwargs)  # type: ignore[no-any-return]
 
 
-class TenantTransaction(Transaction):  # type: ignore[misc]
+class _TellingTransaction(Transaction):  # type: ignore[misc]
+    __slots__ = ()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            announce_error(error)
+        await super().__aexit__(kind, error, traceback)
+
+
+class TenantTransaction(_TellingTransaction):
     """
     A transaction that makes sure it was bound.
 

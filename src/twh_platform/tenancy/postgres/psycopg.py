@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..._extras import missing_extra
-from ._binding import TransactionBinding
+from ._binding import Configured, TransactionBinding
+from ._violations import announce_error
 
 try:
     import psycopg
@@ -43,7 +44,7 @@ _IN_TRANSACTION = (int(pq.TransactionStatus.INTRANS), int(pq.TransactionStatus.I
 _FATAL_ERROR = int(pq.ExecStatus.FATAL_ERROR)
 
 
-class _FoldedBegin:
+class _FoldedBegin(Configured):
     """
     Folds the binding into the message that has ``BEGIN``: no extra round trip.
 
@@ -60,7 +61,7 @@ class _FoldedBegin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding()
+        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
 
     # These run for every transaction, so they return generators rather than
     # wrap them, and compare integers: measured, that is half of what they cost.
@@ -152,6 +153,16 @@ if TYPE_CHECKING or hooks_present():
                 transaction that was opened for another tenant.
         """
 
+        def wait(self, *args: Any, **kwargs: Any) -> Any:
+            """
+            Wait for the server; every error of it leaves the driver here.
+            """
+            try:
+                return super().wait(*args, **kwargs)
+            except psycopg.Error as error:
+                announce_error(error)
+                raise
+
         def notifies(self, *args: Any, **kwargs: Any) -> Generator[Notify]:
             """
             Yield the notifications of the current tenant's LISTEN.
@@ -164,6 +175,16 @@ if TYPE_CHECKING or hooks_present():
         """
         The same for `psycopg.AsyncConnection`.
         """
+
+        async def wait(self, *args: Any, **kwargs: Any) -> Any:
+            """
+            Wait for the server; every error of it leaves the driver here.
+            """
+            try:
+                return await super().wait(*args, **kwargs)
+            except psycopg.Error as error:
+                announce_error(error)
+                raise
 
         async def notifies(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Notify]:
             """

@@ -13,10 +13,12 @@ middle of a request keeps the tenant.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._extras import missing_extra
 from ...errors import ConfigurationError
+from ._violations import announce_error
 
 try:
     from sqlalchemy import Engine, event
@@ -27,12 +29,14 @@ except ImportError as cause:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._seal import Seal
+
 __all__ = ["bind_engine"]
 
 E = TypeVar("E", Engine, AsyncEngine)
 
 
-def bind_engine(engine: E) -> E:
+def bind_engine(engine: E, *, seal: Seal | None = None, pooled: bool = False) -> E:
     """
     Make *engine* open tenant connections, and return it.
 
@@ -42,38 +46,50 @@ def bind_engine(engine: E) -> E:
     A session or connection that has a transaction open for one tenant raises
     `twh_platform.errors.TenantMismatchError` when another tenant uses it.
 
+    Args:
+        engine: The engine.
+
+        seal: Seals the tenants, for a sealed database.
+
+        pooled: Whether a pooler in transaction mode is in between; see
+            [poolers](../howto/pgbouncer.md).
+
     Raises:
         twh_platform.errors.ConfigurationError: For another driver; for an
             engine that has connections already; and, at the first
             connection, if a ``creator`` brings connections of its own.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    connect = _connector(sync_engine)
+    connect = _connector(sync_engine, seal=seal, pooled=pooled)
     # The dialect asks the first connection for it, whatever the pool.
     if getattr(sync_engine.dialect, "server_version_info", None) is not None:
         message = "bind_engine() comes before the engine's first connection"
         raise ConfigurationError(message)
     event.listen(sync_engine, "do_connect", connect)
     event.listen(sync_engine, "connect", _verify)
+    event.listen(sync_engine, "handle_error", _tell)
     return engine
 
 
-def _connector(engine: Engine) -> Callable[..., Any]:
+def _connector(engine: Engine, **settings: Any) -> Callable[..., Any]:
     driver, is_async = engine.dialect.driver, engine.dialect.is_async
     if driver == "psycopg":
         from .psycopg import AsyncTenantConnection, TenantConnection
 
         if is_async:
-            return _async_creator(AsyncTenantConnection.connect)
+            return _async_creator(AsyncTenantConnection.using(**settings).connect)
+        opened = TenantConnection.using(**settings).connect
 
         def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
-            return TenantConnection.connect(*args, **kwargs)
+            return opened(*args, **kwargs)
 
         return connect
     if driver == "asyncpg":
+        from .asyncpg import TenantConnection as AsyncpgTenantConnection
         from .asyncpg import connect as connect_asyncpg
 
-        return _async_creator(connect_asyncpg)
+        kind = AsyncpgTenantConnection.using(**settings)
+        return _async_creator(partial(connect_asyncpg, connection_class=kind))
     message = f"bind_engine() knows psycopg and asyncpg, not {engine.dialect.name}+{driver}"
     raise ConfigurationError(message)
 
@@ -83,6 +99,10 @@ def _async_creator(creator: Callable[..., Any]) -> Callable[..., None]:
         kwargs["async_creator_fn"] = creator
 
     return connect
+
+
+def _tell(context: Any) -> None:
+    announce_error(context.original_exception)
 
 
 def _verify(dbapi_connection: Any, record: Any) -> None:

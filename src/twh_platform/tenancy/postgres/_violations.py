@@ -1,0 +1,50 @@
+"""
+Telling that the database, or the binding in front of it, refused something.
+
+A violation is announced once, where it leaves the driver.  What SQL catches
+inside of the server, in a block of PL/pgSQL with EXCEPTION, is seen by nobody
+out here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..._signals import announce, has_listeners
+from .._announcements import TenantViolation
+from .._context import binding_here
+
+__all__ = ["VIOLATIONS", "announce_error", "announce_violation"]
+
+VIOLATIONS = {
+    "TW001": "tenant_unbound",
+    "TW002": "tenant_id_malformed",
+    "TW003": "tenant_seal_invalid",
+    "42501": "tenant_row_refused",
+}
+"""The codes of violations, by the SQLSTATE that tells of them."""
+
+_MARK = "_twh_announced"
+
+
+def announce_violation(code: str, *, sqlstate: str = "") -> None:
+    """
+    Tell that something was refused to the current tenant.
+    """
+    if not has_listeners(TenantViolation):
+        return
+    bound: Any = binding_here()
+    tenant = getattr(bound, "tenant", bound)  # under a lease too, even one that is over
+    tenant_id = None if tenant is None else tenant.id
+    announce(TenantViolation(code=code, tenant_id=tenant_id, sqlstate=sqlstate))
+
+
+def announce_error(error: BaseException | None) -> None:
+    """
+    Tell of a driver's error if it is a violation, once.
+    """
+    sqlstate = getattr(error, "sqlstate", None)
+    code = VIOLATIONS.get(sqlstate) if isinstance(sqlstate, str) else None
+    if code is not None and not hasattr(error, _MARK):
+        setattr(error, _MARK, True)
+        announce_violation(code, sqlstate=str(sqlstate))
