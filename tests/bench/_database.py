@@ -13,11 +13,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
+
 from twh_platform.tenancy import Tenant
-from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
+from twh_platform.tenancy.postgres import Seal, TenantTable, install_sql, tenant_sql
+from twh_platform.tenancy.postgres.seal import add_seal_key, enforce_seal
 from twh_platform.testing import PostgresDatabase, PostgresServer
 
-__all__ = ["ROWS_PER_TENANT", "TENANT", "TENANTS", "Database", "conditions", "open_database"]
+__all__ = [
+    "ROWS_PER_TENANT",
+    "TENANT",
+    "TENANTS",
+    "Database",
+    "conditions",
+    "open_database",
+    "sealed_twin",
+]
 
 TENANTS = 1000
 ROWS_PER_TENANT = 1000
@@ -59,9 +70,15 @@ class Database:
 
     Two tables hold the same rows: ``plain_items`` without policies, and
     ``items`` with ours.
+
+    Args:
+        database: The database.
+
+        seal: What it demands, if it is sealed.
     """
 
     database: PostgresDatabase
+    seal: Seal | None = None
 
     @property
     def server(self) -> PostgresServer:
@@ -100,6 +117,28 @@ def open_database() -> Iterator[Database]:
             yield Database(database=database)
         finally:
             database.drop()
+
+
+@contextlib.contextmanager
+def sealed_twin(database: Database) -> Iterator[Database]:
+    """
+    Copy the database, and seal the copy.
+
+    Nobody may be connected to it.
+    """
+    server, original = database.server, database.database.name
+    name = f"{original}_sealed"
+    server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{original}" OWNER {_OWNER}')
+    twin = PostgresDatabase(server=server, name=name)
+    try:
+        with psycopg.connect(twin.dsn(user=_OWNER)) as connection:
+            enforce_seal(connection)
+            key = add_seal_key(connection)
+        twin.execute("VACUUM ANALYZE twh.seal_keys")
+        server.execute("CHECKPOINT")
+        yield Database(database=twin, seal=Seal(key))
+    finally:
+        twin.drop()
 
 
 def _fill(database: PostgresDatabase) -> None:

@@ -20,11 +20,11 @@ from ._database import ROWS_PER_TENANT, TENANT, TENANTS, Database
 from ._measure import Variant, measure
 from ._rows import Row, paired_row
 
-__all__ = ["policy_rows"]
+__all__ = ["QUERIES", "Query", "open_statement", "policy_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Query:
+class Query:
     """
     A statement and the ratio that it should stay below.
 
@@ -55,14 +55,14 @@ _TOP = "SELECT * FROM {table} WHERE {tenant} true ORDER BY created_at DESC LIMIT
 _SUM = "SELECT sum(quantity) FROM {table} WHERE {tenant} true"
 _UPDATE = "UPDATE {table} SET quantity = quantity + 1 WHERE {tenant} id = $1"
 
-_QUERIES = (
-    _Query(name="PK lookup", sql=_PK, target=1.13, takes_id=True),
-    _Query(name="top 20 by created_at", sql=_TOP, target=1.10),
-    _Query(name=f"aggregate of {ROWS_PER_TENANT} rows", sql=_SUM, target=1.10),
-    _Query(name="UPDATE of one row", sql=_UPDATE, target=1.22, takes_id=True),
-    _Query(name="forced sequential scan", sql=_SUM, target=1.10, scan=True),
-    _Query(name="PK lookup, unprepared", sql=_PK, target=None, takes_id=True, prepared=False),
-    _Query(name="UPDATE, unprepared", sql=_UPDATE, target=None, takes_id=True, prepared=False),
+QUERIES = (
+    Query(name="PK lookup", sql=_PK, target=1.13, takes_id=True),
+    Query(name="top 20 by created_at", sql=_TOP, target=1.10),
+    Query(name=f"aggregate of {ROWS_PER_TENANT} rows", sql=_SUM, target=1.10),
+    Query(name="UPDATE of one row", sql=_UPDATE, target=1.22, takes_id=True),
+    Query(name="forced sequential scan", sql=_SUM, target=1.10, scan=True),
+    Query(name="PK lookup, unprepared", sql=_PK, target=None, takes_id=True, prepared=False),
+    Query(name="UPDATE, unprepared", sql=_UPDATE, target=None, takes_id=True, prepared=False),
 )
 
 
@@ -70,12 +70,15 @@ def policy_rows(database: Database, *, seconds: float) -> list[Row]:
     """
     Time statements under policies and with WHERE; *seconds* for each.
     """
-    return [row for query in _QUERIES for row in _compare(database, query, seconds=seconds)]
+    return [row for query in QUERIES for row in _compare(database, query, seconds=seconds)]
 
 
-def _compare(database: Database, query: _Query, *, seconds: float) -> list[Row]:
+def _compare(database: Database, query: Query, *, seconds: float) -> list[Row]:
     dsn = database.local()
-    with _statement(dsn, query, ours=True) as ours, _statement(dsn, query, ours=False) as plain:
+    with (
+        open_statement(dsn, query, ours=True) as ours,
+        open_statement(dsn, query, ours=False) as plain,
+    ):
         series = measure({"ours": ours, "plain": plain}, seconds=seconds)
     size = f"{TENANTS * ROWS_PER_TENANT:,} rows, {TENANTS:,} tenants"
     wall = paired_row(
@@ -98,14 +101,16 @@ def _compare(database: Database, query: _Query, *, seconds: float) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _statement(dsn: str, query: _Query, *, ours: bool) -> Iterator[Variant]:
+def open_statement(
+    dsn: str, query: Query, *, ours: bool, tenant: str = TENANT.id
+) -> Iterator[Variant]:
     """
     Give what runs *query* on one of the twins.
 
     The tenant is set for the session: what binding costs is another row.
     """
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("SELECT set_config('twh.tenant_id', %s, false)", (TENANT.id,))
+        connection.execute("SELECT set_config('twh.tenant_id', %s, false)", (tenant,))
         connection.execute("SET max_parallel_workers_per_gather = 0")
         if query.prepared:
             # Left alone, PostgreSQL may plan the WHERE anew each time: slower.
@@ -117,7 +122,7 @@ def _statement(dsn: str, query: _Query, *, ours: bool) -> Iterator[Variant]:
         yield Variant(run=run, backends=[connection.info.backend_pid])
 
 
-def _runner(pgconn: pq.abc.PGconn, query: _Query, *, ours: bool) -> Callable[[int], list[float]]:
+def _runner(pgconn: pq.abc.PGconn, query: Query, *, ours: bool) -> Callable[[int], list[float]]:
     position = "$2" if query.takes_id else "$1"
     tenant = "" if ours else f"tenant_id = {position} AND"
     sql = query.sql.format(table="items" if ours else "plain_items", tenant=tenant).encode()

@@ -1,10 +1,11 @@
 """
-The driver stacks, each in three ways of saying whose transaction it is.
+The driver stacks, each in four ways of saying whose transaction it is.
 
 A transaction is BEGIN, one primary key query, COMMIT, as the stack's users
 write it.  *Plain* names the tenant in WHERE, on a table without policies.
 *Usual* sends ``set_config(..., true)`` first, on the table with policies.
-*Ours* opens tenant connections and does nothing else.
+*Ours* opens tenant connections and does nothing else; *sealed* does so with a
+seal, in a database that demands one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from twh_platform.tenancy import bind_tenant
+from twh_platform.tenancy.postgres import Seal
 from twh_platform.tenancy.postgres import asyncpg as tenant_asyncpg
 from twh_platform.tenancy.postgres import psycopg as tenant_psycopg
 from twh_platform.tenancy.postgres.sqlalchemy import bind_engine
@@ -38,8 +40,23 @@ _SET = "SELECT set_config('twh.tenant_id', {}, true)"
 _PLAIN = "SELECT quantity FROM plain_items WHERE tenant_id = {} AND id = {}"
 _POLICED = "SELECT quantity FROM items WHERE id = {}"
 
-Address = Callable[[str], str]
-"""Gives a DSN of the scheme asked for."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """
+    Where a stack connects; called, it gives a DSN of the scheme asked for.
+
+    Args:
+        dsn: Makes the DSN.
+
+        seal: What a sealed database demands.
+    """
+
+    dsn: Callable[[str], str]
+    seal: Seal | None = None
+
+    def __call__(self, scheme: str = "postgresql") -> str:
+        return self.dsn(scheme)
 
 
 class Way(Enum):
@@ -50,6 +67,14 @@ class Way(Enum):
     PLAIN = "no RLS"
     USUAL = "set_config"
     OURS = "ours"
+    SEALED = "sealed"
+
+    @property
+    def binds(self) -> bool:
+        """
+        Whether our connections do it.
+        """
+        return self in {Way.OURS, Way.SEALED}
 
 
 Open = Callable[[Address, Way], contextlib.AbstractContextManager[Variant]]
@@ -109,8 +134,9 @@ def _statement(way: Way, tenant: str, item: str) -> str:
 # --- psycopg
 
 
-def _psycopg_class(way: Way) -> Any:
-    return tenant_psycopg.TenantConnection if way is Way.OURS else psycopg.Connection
+def _psycopg_class(way: Way, address: Address) -> Any:
+    ours = tenant_psycopg.TenantConnection.using(seal=address.seal)
+    return ours if way.binds else psycopg.Connection
 
 
 def _psycopg_transaction(way: Way) -> Callable[[Any], None]:
@@ -129,13 +155,13 @@ def _psycopg_transaction(way: Way) -> Callable[[Any], None]:
 @contextlib.contextmanager
 def _psycopg(address: Address, way: Way) -> Iterator[Variant]:
     transaction = _psycopg_transaction(way)
-    with _psycopg_class(way).connect(address("postgresql")) as connection:
+    with _psycopg_class(way, address).connect(address("postgresql")) as connection:
 
         def once() -> None:
             transaction(connection)
             connection.commit()
 
-        yield _repeat(once, backend=connection.info.backend_pid, ours=way is Way.OURS)
+        yield _repeat(once, backend=connection.info.backend_pid, ours=way.binds)
 
 
 @contextlib.contextmanager
@@ -143,7 +169,7 @@ def _psycopg_pool(address: Address, way: Way) -> Iterator[Variant]:
     transaction = _psycopg_transaction(way)
     with psycopg_pool.ConnectionPool(
         address("postgresql"),
-        connection_class=_psycopg_class(way),
+        connection_class=_psycopg_class(way, address),
         min_size=1,
         max_size=1,
         open=True,
@@ -155,14 +181,14 @@ def _psycopg_pool(address: Address, way: Way) -> Iterator[Variant]:
             with pool.connection() as connection:
                 transaction(connection)
 
-        yield _repeat(once, backend=backend, ours=way is Way.OURS)
+        yield _repeat(once, backend=backend, ours=way.binds)
 
 
 @contextlib.contextmanager
 def _psycopg_pipeline(address: Address, way: Way) -> Iterator[Variant]:
     statement = _statement(way, "%s", "%s")
     arguments = (TENANT.id, _ID) if way is Way.PLAIN else (_ID,)
-    with _psycopg_class(way).connect(address("postgresql")) as connection:
+    with _psycopg_class(way, address).connect(address("postgresql")) as connection:
 
         def once() -> None:
             with connection.pipeline():
@@ -172,7 +198,7 @@ def _psycopg_pipeline(address: Address, way: Way) -> Iterator[Variant]:
                 connection.execute("COMMIT")  # commit() would wait for its answer
             assert cursor.fetchone() == (_ID % 7,)
 
-        yield _repeat(once, backend=connection.info.backend_pid, ours=way is Way.OURS)
+        yield _repeat(once, backend=connection.info.backend_pid, ours=way.binds)
 
 
 # --- asyncpg
@@ -192,8 +218,9 @@ def _asyncpg_transaction(way: Way) -> Callable[[Any], Awaitable[None]]:
     return transaction
 
 
-def _asyncpg_class(way: Way) -> Any:
-    return tenant_asyncpg.TenantConnection if way is Way.OURS else asyncpg.Connection
+def _asyncpg_class(way: Way, address: Address) -> Any:
+    ours = tenant_asyncpg.TenantConnection.using(seal=address.seal)
+    return ours if way.binds else asyncpg.Connection
 
 
 @contextlib.contextmanager
@@ -201,14 +228,14 @@ def _asyncpg(address: Address, way: Way) -> Iterator[Variant]:
     transaction = _asyncpg_transaction(way)
     with asyncio.Runner() as runner:
         connection = runner.run(
-            asyncpg.connect(address("postgresql"), connection_class=_asyncpg_class(way))
+            asyncpg.connect(address("postgresql"), connection_class=_asyncpg_class(way, address))
         )
 
         async def once() -> None:
             await transaction(connection)
 
         backend = connection.get_server_pid()
-        yield _repeat_async(runner, once, backend=backend, ours=way is Way.OURS)
+        yield _repeat_async(runner, once, backend=backend, ours=way.binds)
         runner.run(connection.close())
 
 
@@ -218,7 +245,10 @@ def _asyncpg_pool(address: Address, way: Way) -> Iterator[Variant]:
 
     async def open_pool() -> tuple[Any, int]:
         pool = await asyncpg.create_pool(
-            address("postgresql"), connection_class=_asyncpg_class(way), min_size=1, max_size=1
+            address("postgresql"),
+            connection_class=_asyncpg_class(way, address),
+            min_size=1,
+            max_size=1,
         )
         async with pool.acquire() as connection:
             return pool, connection.get_server_pid()
@@ -230,20 +260,20 @@ def _asyncpg_pool(address: Address, way: Way) -> Iterator[Variant]:
             async with pool.acquire() as connection:
                 await transaction(connection)
 
-        yield _repeat_async(runner, once, backend=backend, ours=way is Way.OURS)
+        yield _repeat_async(runner, once, backend=backend, ours=way.binds)
         runner.run(pool.close())
 
 
 # --- SQLAlchemy
 
 
-def _sqlalchemy_queries(engine: Any, way: Way) -> tuple[Any, dict[str, Any]]:
+def _sqlalchemy_queries(engine: Any, way: Way, seal: Seal | None) -> tuple[Any, dict[str, Any]]:
     """
     Make *engine* bind as *way* says; give the statement and its parameters.
     """
     sync_engine = getattr(engine, "sync_engine", engine)
-    if way is Way.OURS:
-        bind_engine(engine)
+    if way.binds:
+        bind_engine(engine, seal=seal)
     elif way is Way.USUAL:
         set_config = sa.text(_SET.format(":tenant"))
 
@@ -262,7 +292,7 @@ _PID = sa.text("SELECT pg_backend_pid()")
 @contextlib.contextmanager
 def _sqlalchemy(address: Address, way: Way) -> Iterator[Variant]:
     engine = sa.create_engine(address("postgresql+psycopg"), pool_size=1, max_overflow=0)
-    statement, values = _sqlalchemy_queries(engine, way)
+    statement, values = _sqlalchemy_queries(engine, way, address.seal)
 
     def once() -> None:
         with engine.begin() as connection:
@@ -270,7 +300,7 @@ def _sqlalchemy(address: Address, way: Way) -> Iterator[Variant]:
 
     with engine.begin() as connection:
         backend = connection.execute(_PID).scalar_one()
-    yield _repeat(once, backend=backend, ours=way is Way.OURS)
+    yield _repeat(once, backend=backend, ours=way.binds)
     engine.dispose()
 
 
@@ -278,7 +308,7 @@ def _sqlalchemy_async(driver: str) -> Open:
     @contextlib.contextmanager
     def open_stack(address: Address, way: Way) -> Iterator[Variant]:
         engine = create_async_engine(address(f"postgresql+{driver}"), pool_size=1, max_overflow=0)
-        statement, values = _sqlalchemy_queries(engine, way)
+        statement, values = _sqlalchemy_queries(engine, way, address.seal)
 
         async def once() -> None:
             async with engine.begin() as connection:
@@ -291,7 +321,7 @@ def _sqlalchemy_async(driver: str) -> Open:
 
         with asyncio.Runner() as runner:
             backend = runner.run(backend_pid())
-            yield _repeat_async(runner, once, backend=backend, ours=way is Way.OURS)
+            yield _repeat_async(runner, once, backend=backend, ours=way.binds)
             runner.run(engine.dispose())
 
     return open_stack

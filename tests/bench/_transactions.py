@@ -24,6 +24,7 @@ __all__ = ["ROUND_TRIP", "distant", "local_rows", "remote_rows", "turn_rows"]
 ROUND_TRIP = 0.00065
 """Seconds; about what lies between two zones of one region."""
 
+UNSEALED = (Way.PLAIN, Way.USUAL, Way.OURS)
 _COUNTED = 20
 # So that what a client sends without waiting for an answer counts once.
 _COUNTING_ROUND_TRIP = 0.008
@@ -40,12 +41,9 @@ def turn_rows(database: Database) -> list[Row]:
     rows = []
     server = database.server
     with CountingProxy(server.host, server.port, round_trip=_COUNTING_ROUND_TRIP) as proxy:
-
-        def address(scheme: str) -> str:
-            return database.through(proxy.port, scheme)
-
+        address = Address(dsn=lambda scheme: database.through(proxy.port, scheme))
         for name in STACKS:
-            turns = {way: _turns(proxy, address, name, way) for way in Way}
+            turns = {way: _turns(proxy, address, name, way) for way in UNSEALED}
             rows += [
                 count_row(
                     f"turns: {name}, against {reference.value}",
@@ -117,7 +115,7 @@ def local_rows(database: Database, *, seconds: float) -> list[Row]:
     """
     rows = []
     for aim in _LOCAL:
-        series = _time(database.local, aim, seconds=seconds, block_seconds=0.02)
+        series = _time(Address(dsn=database.local), aim, seconds=seconds, block_seconds=0.02)
         rows += _rows(aim, series, place="local")
     return rows
 
@@ -158,11 +156,8 @@ def distant(database: Database) -> Iterator[tuple[Address, float]]:
 def _proxy(database: Database, delay: float) -> Iterator[tuple[Address, float]]:
     server = database.server
     with proxy_process(server.host, server.port, round_trip=delay) as port:
-
-        def address(scheme: str) -> str:
-            return database.through(port, scheme)
-
-        yield address, _select_1_seconds(address("postgresql"))
+        address = Address(dsn=lambda scheme: database.through(port, scheme))
+        yield address, _select_1_seconds(address())
 
 
 def _select_1_seconds(dsn: str) -> float:
@@ -181,7 +176,7 @@ _Key = tuple[str, Way]
 def _time(
     address: Address, aim: _Aim, *, seconds: float, block_seconds: float
 ) -> dict[_Key, Series]:
-    wanted: list[_Key] = [(aim.stack, way) for way in Way]
+    wanted: list[_Key] = [(aim.stack, way) for way in UNSEALED]
     if aim.reference:
         wanted.append((aim.reference, Way.PLAIN))
     with contextlib.ExitStack() as open_stacks:

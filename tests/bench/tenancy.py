@@ -1,5 +1,5 @@
 """
-The rows of `tenancy`: turns, time, scrub, policies, middleware.
+The rows of `tenancy`: turns, time, scrub, policies, seal, middleware.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from ._database import Database, conditions, open_database
 from ._policies import policy_rows
 from ._rows import Row, as_table
 from ._scrub import scrub_rows
+from ._sealed import sealed_rows
 from ._transactions import local_rows, remote_rows, turn_rows
 
 __all__ = ["PARTS", "rows"]
@@ -29,6 +30,7 @@ PARTS: dict[str, _Part] = {
     "local": lambda database, seconds: local_rows(database, seconds=seconds),
     "remote": lambda database, seconds: remote_rows(database, seconds=seconds),
     "scrub": lambda database, seconds: scrub_rows(database, seconds=seconds),
+    "sealed": lambda database, seconds: sealed_rows(database, seconds=seconds),
     "policies": lambda database, seconds: policy_rows(database, seconds=seconds),
     "middleware": _middleware_rows,
 }

@@ -129,9 +129,9 @@ def test_the_last_key_is_not_withdrawn_by_accident(run, database, tmp_path, caps
     run("init", tmp_path / "seal.key")
     seal = Seal.from_file(tmp_path / "seal.key")
 
-    assert run("withdraw", seal.key_id) == 2
+    assert run("withdraw", seal.key.id) == 2
     work(database, seal)
-    assert run("withdraw", seal.key_id, "--force") == 0
+    assert run("withdraw", seal.key.id, "--force") == 0
 
     assert refused(database, seal)
     assert run("status") == 1

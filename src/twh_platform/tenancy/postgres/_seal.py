@@ -150,11 +150,11 @@ class Seal:
         return f"Seal(key_id={self._key.id!r}, lifetime={self._lifetime})"
 
     @property
-    def key_id(self) -> str:
+    def key(self) -> SealKey:
         """
-        The id of the key in use.
+        The key in use.
         """
-        return self._key.id
+        return self._key
 
     def use(self, key: SealKey) -> None:
         """
