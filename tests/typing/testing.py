@@ -9,13 +9,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import assert_type
 
+from twh_platform import Tenant
 from twh_platform.testing import (
+    AppAnswer,
+    AppClient,
+    AppRequest,
+    Authorize,
     ManualClock,
     PostgresDatabase,
     PostgresServer,
     PostgresSource,
+    Replayed,
+    WalkFinding,
+    WalkReport,
+    WalkStep,
     find_postgres,
+    replay,
     require_part,
+    tenant_pair,
+    walk,
 )
 
 
@@ -46,5 +58,55 @@ with PostgresServer(
 found = require_part("postgres", find_postgres(), hint="apt-get install postgresql")
 assert_type(found.psql, Path)
 
+
+def as_header(request: AppRequest, tenant: Tenant) -> AppRequest:
+    """
+    Put the tenant into a header.
+    """
+    return request.with_header("X-Tenant-ID", tenant.id)
+
+
+async def as_token(request: AppRequest, tenant: Tenant) -> AppRequest:
+    """
+    Fetch a token first.
+    """
+    return request.with_header("Authorization", f"Bearer {tenant.id}")
+
+
+ways: list[Authorize] = [as_header, as_token]
+
+
+async def app(scope: object, receive: object, send: object) -> None:
+    """
+    Stand for any ASGI app.
+    """
+
+
+async def suite() -> None:
+    """
+    Walk, replay and send.
+    """
+    first, _other = pair = tenant_pair(uuids=True)
+    assert_type(first, Tenant)
+    request = AppRequest.of("POST /items", json={"sku": "A"}, headers={"X-A": "1"})
+    assert_type(request.with_path("/other").with_json([1]), AppRequest)
+    async with AppClient(app, timeout=1.0) as client:
+        assert_type(await client.send(request), AppAnswer)
+    assert_type(await replay(app, request, tenants=pair, authorize=as_header), Replayed)
+    report = await walk(
+        app,
+        tenants=pair,
+        authorize=as_token,
+        document={"paths": {}},
+        routes=["GET /items/{id}"],
+        steps=[WalkStep("POST /items", {"sku": "{mark}"}, keep={"bolt_id": "id"})],
+        exceptions={"GET /health": "the same for everyone"},
+        work=lambda: 0,
+    )
+    assert_type(report, WalkReport)
+    assert_type(report.findings, list[WalkFinding])
+
+
+WalkStep("GET /items", None, {})  # type: ignore[call-arg]
 ManualClock(0, 0)  # type: ignore[call-arg]
 PostgresServer(sources=["docker"])  # type: ignore[list-item]

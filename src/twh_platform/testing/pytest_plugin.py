@@ -3,18 +3,29 @@ Pytest fixtures, loaded by pytest itself once the package is installed.
 
 All names begin with ``twh_``, nothing is started before a test asks for it, and
 no driver is imported.
+
+`twh_app` and `twh_authorize` are for the suite to override: its app, and how a
+request becomes a tenant's.  The marker ``twh_exception(operation, reason)``
+names an operation that `twh_walk` may leave uncovered.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
+from .._asgi import ASGIApp
 from .._extras import missing_extra
 from ._binaries import HINT, find_postgres
 from ._clock import ManualClock
 from ._postgres import PostgresDatabase, PostgresServer
+from ._replay import Authorize, Replayed, replay
+from ._report import WalkReport
 from ._require import require_part
+from ._tenants import TenantPair, tenant_pair
+from ._walk import walk
 
 try:
     import pytest
@@ -22,11 +33,45 @@ except ImportError as error:
     raise missing_extra("testing", error) from error
 
 __all__ = [
+    "twh_app",
+    "twh_authorize",
     "twh_clock",
     "twh_database",
     "twh_postgres",
     "twh_private_postgres",
+    "twh_replay",
+    "twh_tenants",
+    "twh_walk",
 ]
+
+_OVERRIDE = "define a fixture {name} in your conftest.py: {what}"
+
+_walks = pytest.StashKey[list[tuple[str, WalkReport]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Register the marker.
+    """
+    config.stash[_walks] = []
+    config.addinivalue_line(
+        "markers",
+        "twh_exception(operation, reason): an operation that twh_walk may leave uncovered",
+    )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """
+    Say of each walk what it covered, and what it was allowed to leave out.
+    """
+    for name, report in config.stash[_walks]:
+        terminalreporter.section(f"walk {name}", sep="-")
+        terminalreporter.line(report.summary())
+        for one in report.operations:
+            if one.state == "excepted":
+                terminalreporter.line(f"  excepted: {one.name}: {one.reason}")
 
 
 @pytest.fixture
@@ -35,6 +80,78 @@ def twh_clock() -> ManualClock:
     A clock that stands still until the test advances it.
     """
     return ManualClock()
+
+
+@pytest.fixture
+def twh_tenants() -> TenantPair:
+    """
+    Two new tenants; override it where a service knows only tenants of its own.
+    """
+    return tenant_pair()
+
+
+@pytest.fixture
+def twh_app() -> ASGIApp:
+    """
+    The suite's app, running: for the suite to override.
+    """
+    raise pytest.UsageError(_OVERRIDE.format(name="twh_app", what="return the ASGI app"))
+
+
+@pytest.fixture
+def twh_authorize() -> Authorize:
+    """
+    How a request becomes a tenant's: for the suite to override.
+    """
+    what = "return a function of a request and a tenant that returns the tenant's request"
+    raise pytest.UsageError(_OVERRIDE.format(name="twh_authorize", what=what))
+
+
+@pytest.fixture
+def twh_replay(
+    twh_app: ASGIApp, twh_authorize: Authorize, twh_tenants: TenantPair
+) -> Callable[..., Awaitable[Replayed]]:
+    """
+    Sends a request again as the other tenant, who must learn nothing.
+
+    It is `replay` with the app, the tenants and `twh_authorize`.
+    """
+    return partial(replay, twh_app, tenants=twh_tenants, authorize=twh_authorize)
+
+
+@pytest.fixture
+def twh_walk(
+    request: pytest.FixtureRequest,
+    twh_app: ASGIApp,
+    twh_authorize: Authorize,
+    twh_tenants: TenantPair,
+) -> Callable[..., Awaitable[WalkReport]]:
+    """
+    Walks through the app as the other tenant, and fails unless all is clean.
+
+    It is `walk` with the app, the tenants and `twh_authorize`.
+    """
+    marked: dict[str, str] = {}
+    for marker in request.node.iter_markers("twh_exception"):
+        marked.update([_exception(*marker.args, **marker.kwargs)])
+
+    async def walked(*, exceptions: Mapping[str, str] | None = None, **options: Any) -> WalkReport:
+        report = await walk(
+            twh_app,
+            tenants=twh_tenants,
+            authorize=twh_authorize,
+            exceptions={**marked, **(exceptions or {})},
+            **options,
+        )
+        request.config.stash[_walks].append((request.node.nodeid, report))
+        report.ensure_clean()
+        return report
+
+    return walked
+
+
+def _exception(operation: str, reason: str) -> tuple[str, str]:
+    return operation, reason
 
 
 @pytest.fixture(scope="session")
