@@ -2,7 +2,8 @@
 Run the examples of the documents and of the docstrings.
 
 A document's Python blocks share one namespace, top to bottom.  One that reads
-`DATABASE_URL` from the environment gets an empty PostgreSQL database of its own.
+`DATABASE_URL` from the environment gets an empty PostgreSQL database of its own,
+and one that reads `REDIS_URL` a Redis.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from sybil.sybil import SybilCollection
 
 from twh_platform.testing import PostgresServer
 
-pytest_plugins = ["tests.support.bare_session"]
+pytest_plugins = ["tests.support.attacks", "tests.support.bare_session", "tests.support.redis"]
 
 _markdown = [PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)]
 
 _readme = Sybil(parsers=_markdown, filenames=["README.md"], fixtures=["document_database"])
 
 _documents = Sybil(
-    path="docs", parsers=_markdown, patterns=["*.md"], fixtures=["document_database"]
+    path="docs",
+    parsers=_markdown,
+    patterns=["*.md"],
+    fixtures=["document_database", "document_redis"],
 )
 
 _docstrings = Sybil(

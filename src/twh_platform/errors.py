@@ -3,13 +3,15 @@ Every error that `twh_platform` raises on purpose.
 
     PlatformError
     ├── ConfigurationError          the service was put together wrongly
-    │   └── MissingExtraError       an optional dependency is not installed
+    │   ├── MissingExtraError       an optional dependency is not installed
+    │   └── UnsafeLoginError        a login of the database may be more than it should
     ├── TenantError                 a request or a call has no right to a tenant
     │   ├── TenantUnresolvedError   nothing acceptable says which tenant it is
     │   │   └── CredentialsError    the proof of who asks is missing or wrong
     │   │       └── EnvelopeError   a tenant's envelope is forged, expired or not for us
     │   ├── TenantMismatchError     two sources, or code and transaction, disagree
     │   ├── TenantSuspendedError    the tenant exists but may not be served now
+    │   ├── AdministratorError      work across tenants that nobody has stated a reason for
     │   └── NoCurrentTenantError    code needs a tenant and none is bound
     └── BackendUnavailableError     a remote part did not answer; trying again may help
 
@@ -19,7 +21,10 @@ responses.  An instance may carry a narrower one.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
+    "AdministratorError",
     "BackendUnavailableError",
     "ConfigurationError",
     "CredentialsError",
@@ -31,6 +36,7 @@ __all__ = [
     "TenantMismatchError",
     "TenantSuspendedError",
     "TenantUnresolvedError",
+    "UnsafeLoginError",
 ]
 
 
@@ -69,6 +75,26 @@ class MissingExtraError(ConfigurationError, ImportError):
     """
 
     code = "extra_missing"
+
+
+class UnsafeLoginError(ConfigurationError):
+    """
+    A login of the database may be or do what policies or the seal do not hold.
+
+    Args:
+        message: The faults, each with its remedy.
+
+        faults: The same as values.
+
+    Attributes:
+        faults: Each has a `code`, a `message` and a `remedy`.
+    """
+
+    code = "login_unsafe"
+
+    def __init__(self, message: str = "", *, faults: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class TenantError(PlatformError):
@@ -121,6 +147,14 @@ class TenantSuspendedError(TenantError):
     """
 
     code = "tenant_suspended"
+
+
+class AdministratorError(TenantError):
+    """
+    Work across tenants without a stated reason, or after it has ended.
+    """
+
+    code = "administrator_error"
 
 
 class NoCurrentTenantError(TenantError):

@@ -2,7 +2,14 @@
 Who is asking: the tenant, bound to the request and carried to the row.
 """
 
-from ._announcements import TenantRefused, TenantResolved, TenantViolation
+from ._administrator import administrator, current_administrator
+from ._announcements import (
+    AdministratorEntered,
+    AdministratorLeft,
+    TenantRefused,
+    TenantResolved,
+    TenantViolation,
+)
 from ._carry import TenantExecutor, TenantThread, carry_tenant, create_clean_task
 from ._claim import TenantClaim, TenantResolver
 from ._composition import Agreement, FirstAnswer, Membership
@@ -22,6 +29,8 @@ from ._tenant import Tenant, TenantKind, TenantStatus, valid_tenant_id
 __all__ = [
     "ENVELOPE_HEADER",
     "REFUSALS",
+    "AdministratorEntered",
+    "AdministratorLeft",
     "Agreement",
     "CachedTenantDirectory",
     "EnvelopeResolver",
@@ -47,9 +56,11 @@ __all__ = [
     "TenantStatus",
     "TenantThread",
     "TenantViolation",
+    "administrator",
     "bind_tenant",
     "carry_tenant",
     "create_clean_task",
+    "current_administrator",
     "current_tenant",
     "finish_within",
     "renew_lease",

@@ -21,7 +21,7 @@ from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from inspect import isawaitable
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from .._signals import announce
 from ..errors import AdministratorError, ConfigurationError
@@ -104,8 +104,9 @@ class administrator:  # noqa: N801 -- read in a with statement
     changes: the application's own connections serve the current tenant, or
     nobody.
 
-    Tasks and threads that are started inside and take the context over have
-    the access too, until the `with` is left; then it is over for all of them.
+    Tasks, and threads of `asyncio.to_thread`, that are started inside have the
+    access too, until the `with` is left; then it is over for all of them.
+    Executors and `TenantThread` take the tenant along, and not the access.
 
     The entry and the leave are announced as `AdministratorEntered` and
     `AdministratorLeft`, and logged.  A listener that fails stops nothing.  What
@@ -142,8 +143,21 @@ class administrator:  # noqa: N801 -- read in a with statement
         record: Record | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        self._actor = _stated("actor", actor, longest=_LONGEST_ACTOR)
-        self._reason = _stated("reason", reason, longest=_LONGEST_REASON)
+        if not isinstance(actor, str) or not isinstance(reason, str):
+            message = f"actor and reason are text, not {actor!r} and {reason!r}"
+            raise TypeError(message)
+        self._actor, self._reason = actor.strip(), reason.strip()
+        if not self._actor:
+            message = "work across tenants needs an actor: the person who answers for it"
+            raise AdministratorError(message, code="administrator_actor_missing")
+        if not self._reason:
+            message = "work across tenants needs a reason"
+            raise AdministratorError(message, code="administrator_reason_missing")
+        for text, longest in ((self._actor, _LONGEST_ACTOR), (self._reason, _LONGEST_REASON)):
+            # It is written into logs, one line each, and shown to people.
+            if len(text) > longest or not text.isprintable():
+                message = f"no printable text of at most {longest} characters: {text[:80]!r}"
+                raise AdministratorError(message, code="administrator_text_invalid")
         self._record = record
         self._clock = clock
         self._access: Access | None = None
@@ -227,17 +241,3 @@ class administrator:  # noqa: N801 -- read in a with statement
             error or "ended well",
         )
         announce(left)
-
-
-def _stated(what: str, text: str, *, longest: int) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"the {what} is a str, not {type(text).__name__}")
-    stated = text.strip()
-    if not stated:
-        message = f"work across tenants needs {'an actor' if what == 'actor' else 'a reason'}"
-        raise AdministratorError(message, code=f"administrator_{what}_missing")
-    # It is written into logs, one line each, and shown to people.
-    if len(stated) > longest or not stated.isprintable():
-        message = f"{what} is no printable text of at most {longest} characters: {stated[:80]!r}"
-        raise AdministratorError(message, code=f"administrator_{what}_invalid")
-    return stated

@@ -8,10 +8,17 @@ They hold ids and stable codes, never a token.  Subscribe with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from ._tenant import Tenant
 
-__all__ = ["TenantRefused", "TenantResolved", "TenantViolation"]
+__all__ = [
+    "AdministratorEntered",
+    "AdministratorLeft",
+    "TenantRefused",
+    "TenantResolved",
+    "TenantViolation",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,9 @@ class TenantViolation:
     Attributes:
         code: ``tenant_unbound``, ``tenant_id_malformed``,
             ``tenant_seal_invalid``, ``tenant_row_refused`` (a policy or a grant
-            said no), or ``tenant_switched_in_transaction``.
+            said no), or ``tenant_switched_in_transaction``; for connections of
+            the administrators' login ``administrator_access_missing`` or
+            ``administrator_switched_in_transaction``.
 
         tenant_id: The current tenant, or None.
 
@@ -87,3 +96,55 @@ class TenantViolation:
     code: str
     tenant_id: str | None
     sqlstate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdministratorEntered:
+    """
+    Somebody has begun to work across tenants.
+
+    Attributes:
+        access_id: Joins it to its `AdministratorLeft`, and to the server's
+            sessions: 32 hex digits.
+
+        actor: Who, as stated.
+
+        reason: Why, as stated.
+
+        entered_at: Since when, with time zone.
+    """
+
+    access_id: str
+    actor: str
+    reason: str
+    entered_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdministratorLeft:
+    """
+    The same work is over, and with it the access.
+
+    Attributes:
+        access_id: As in `AdministratorEntered`.
+
+        actor: Who, as stated.
+
+        reason: Why, as stated.
+
+        entered_at: Since when it lasted.
+
+        duration: For how long, in seconds.
+
+        transactions: How many it opened on the administrators' connections.
+
+        error: The class of the exception that ended it, or None.
+    """
+
+    access_id: str
+    actor: str
+    reason: str
+    entered_at: datetime
+    duration: float
+    transactions: int
+    error: str | None

@@ -31,6 +31,7 @@ __all__ = [
     "bind_tenant",
     "binding_here",
     "current_tenant",
+    "known_id",
     "require_tenant",
     "unbind_tenant",
 ]
@@ -167,6 +168,15 @@ def binding_here() -> Binding:
     What is bound here, its lease included and not judged: to be bound again elsewhere.
     """
     return _get()
+
+
+def known_id(bound: Binding) -> str | None:
+    """
+    Whose binding this is, also when its lease is over: to note what happened, never to allow it.
+    """
+    if isinstance(bound, LeasedTenant):
+        return bound.tenant.id
+    return None if bound is None else bound.id
 
 
 class bind_tenant:  # noqa: N801 -- read as a verb in a with statement

@@ -11,7 +11,7 @@ from typing import Protocol
 from ..errors import TenantMismatchError, TenantUnresolvedError
 from ._tenant import Tenant, TenantStatus
 
-__all__ = ["MemoryTenantDirectory", "TenantDirectory", "served_tenant"]
+__all__ = ["MemoryTenantDirectory", "TenantDirectory", "ensure_found", "served_tenant"]
 
 
 class TenantDirectory(Protocol):
@@ -79,7 +79,16 @@ async def served_tenant(
 
         twh_platform.errors.BackendUnavailableError: If it cannot be known now.
     """
-    tenant = await directory.get(tenant_id)
+    return ensure_found(await directory.get(tenant_id), tenant_id, clock)
+
+
+def ensure_found(tenant: Tenant | None, tenant_id: str, clock: Callable[[], datetime]) -> Tenant:
+    """
+    Return what a directory has answered, if it may be served now.
+
+    Raises:
+        twh_platform.errors.TenantError: As `served_tenant`.
+    """
     if tenant is None:
         message = f"no tenant {tenant_id!r} in the directory"
         raise TenantUnresolvedError(message, code="tenant_unknown")

@@ -17,7 +17,7 @@ from .._asgi import Scope, header_values
 from ..errors import EnvelopeError
 from ._claim import TenantClaim
 from ._context import bind_tenant, require_tenant
-from ._directory import TenantDirectory, served_tenant
+from ._directory import TenantDirectory, ensure_found, served_tenant
 from ._envelope import EnvelopeKeys, TenantEnvelope, valid_audience
 from ._tenant import Tenant
 
@@ -129,18 +129,39 @@ class TenantEnvelopes:
         return envelope
 
     @contextmanager
-    def open(self, token: str, *, audience: str) -> Iterator[TenantEnvelope]:
+    def open(
+        self,
+        token: str,
+        *,
+        audience: str,
+        look_up: Callable[[str], Tenant | None] | None = None,
+    ) -> Iterator[TenantEnvelope]:
         """
         Verify *token* and have its tenant bound inside the `with`.
 
-        Only its id is known: tier and time zone are defaults.  Nobody was
-        asked whether the tenant is still served; `open_served` does.
+        For work without an event loop; `open_served` asks a `TenantDirectory`.
+
+        Args:
+            token: What `seal` returned.
+
+            audience: Who we are.
+
+            look_up: Returns the tenant with this id, whatever its status, or
+                None.  Without it only the id is known, and nobody is asked
+                whether the tenant is still served.
 
         Raises:
             twh_platform.errors.EnvelopeError: As `verify`; nothing is bound.
+
+            twh_platform.errors.TenantSuspendedError: As `open_served`.
+
+            twh_platform.errors.TenantUnresolvedError: As `open_served`.
         """
         envelope = self.verify(token, audience=audience)
-        with bind_tenant(Tenant(id=envelope.tenant_id)):
+        tenant = Tenant(id=envelope.tenant_id)
+        if look_up is not None:
+            tenant = ensure_found(look_up(tenant.id), tenant.id, self._clock)
+        with bind_tenant(tenant):
             yield envelope
 
     @asynccontextmanager

@@ -4,6 +4,8 @@ What a connection says, and when, without a server.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from twh_platform.errors import TenantMismatchError
@@ -198,3 +200,54 @@ class TestCheck:
             binding.begun()
         with bind_tenant(B), pytest.raises(TenantMismatchError):
             binding.check()
+
+
+class TestPooled:
+    """
+    What is said where a pooler is in between.
+    """
+
+    def test_every_transaction_is_scrubbed(self) -> None:
+        """
+        The scrub is in each message, also for one tenant time and again.
+        """
+        binding = TransactionBinding(pooled=True)
+        with bind_tenant(A):
+            for _ in range(3):
+                assert binding.begin_message("BEGIN").startswith("BEGIN; RESET ALL; ")
+                binding.begun()
+                assert not binding.settled
+
+    def test_startup_settings_are_made_again(self) -> None:
+        """
+        After RESET ALL come those that a client may give, whatever case they are in.
+        """
+        startup = {"timezone": "Asia/Tokyo", "application_name": "shop", "jit": "off"}
+        message = TransactionBinding(pooled=True, startup=startup).begin_message("BEGIN")
+
+        assert message.startswith(
+            "BEGIN; RESET ALL; SET application_name = E'shop'; "
+            "SET TimeZone = E'Asia\\u002fTokyo'; SET SESSION AUTHORIZATION DEFAULT; "
+        )
+        assert "jit" not in message
+
+    @pytest.mark.parametrize("value", ["'; DROP TABLE things; --", "\\'", "a; b", "\n", "\N{BOMB}"])
+    def test_startup_settings_stay_values(self, value: str) -> None:
+        """
+        Nothing in a value ends the literal, or the statement.
+        """
+        startup = {"application_name": value}
+        bare = TransactionBinding(pooled=True).begin_message("BEGIN")
+        message = TransactionBinding(pooled=True, startup=startup).begin_message("BEGIN")
+        (setting,) = (one for one in message.split("; ") if "application_name" in one)
+
+        assert re.fullmatch(r"SET application_name = E'([A-Za-z0-9]|\\u[0-9a-f]{4})*'", setting)
+        assert len(message.split("; ")) == len(bare.split("; ")) + 1
+
+    def test_unpooled_has_its_settings(self) -> None:
+        """
+        Without a pooler RESET ALL goes back to what the client gave, so nothing is added.
+        """
+        message = TransactionBinding(startup={"TimeZone": "UTC"}).begin_message("BEGIN")
+
+        assert "TimeZone" not in message
