@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from twh_platform.tenancy.postgres import install_sql, seal_sql
+
 __all__ = ["PLANTS", "Plant"]
 
 _NOTES = "CREATE TABLE booking.notes (clinic_id uuid NOT NULL, body text);"
@@ -438,6 +440,11 @@ _FUNCTIONS = (
 )
 
 _SIGNED = _BODY.format("PERFORM sha256(b::bytea); RETURN b::uuid;")
+_SEALED = (
+    "CREATE OR REPLACE FUNCTION app.clinic() RETURNS uuid LANGUAGE plpgsql STABLE"
+    f" SET search_path = pg_catalog, pg_temp AS $${_SIGNED}$$;"
+)
+_KEYED = _SEALED.replace("b::bytea", "(SELECT secret FROM app.keys)")
 
 _GRANTS = (
     _plant("TWH501", "GRANT TRUNCATE ON booking.rooms TO clinic_web;", "table booking.rooms"),
@@ -474,10 +481,29 @@ _GRANTS = (
     _plant("TWH510", "ALTER ROLE clinic_web RESET track_activities;", "database {database}"),
     _plant(
         "TWH511",
-        "ALTER ROLE clinic_web RESET track_activities;"
-        f"CREATE OR REPLACE FUNCTION app.clinic() RETURNS uuid LANGUAGE plpgsql STABLE"
-        f" SET search_path = pg_catalog, pg_temp AS $${_SIGNED}$$;",
+        f"ALTER ROLE clinic_web RESET track_activities; {_SEALED}",
         "database {database}",
+        about="on",
+    ),
+    _plant(
+        "TWH511",
+        "ALTER ROLE clinic_web IN DATABASE {database} SET track_activities = on;" + _SEALED,
+        "database {database}",
+        about="on-in-database",
+    ),
+    _plant(
+        "TWH511",
+        f"GRANT SET ON PARAMETER track_activities TO PUBLIC; {_SEALED}",
+        "database {database}",
+        about="settable",
+    ),
+    _plant(
+        "TWH511",
+        "ALTER ROLE clinic_web RESET track_activities;"
+        "REVOKE EXECUTE ON FUNCTION pg_stat_get_activity FROM PUBLIC;"
+        f"REVOKE EXECUTE ON FUNCTION pg_stat_get_backend_activity FROM PUBLIC; {_SEALED}",
+        "database {database}",
+        about="elsewhere",
     ),
     _plant(
         "TWH512",
@@ -600,5 +626,74 @@ _INDEXES = (
     ),
 )
 
-PLANTS = (*_ROLES, *_TABLES, *_POLICIES, *_FUNCTIONS, *_GRANTS, *_KEYS, *_INDEXES)
+_KEYS_TABLE = f"CREATE TABLE app.keys (secret bytea); {_KEYED}"
+_OURS = install_sql() + seal_sql()
+
+_SEAL = (
+    _plant(
+        "TWH901",
+        f"{_KEYS_TABLE} GRANT INSERT ON app.keys TO clinic_web;",
+        "table app.keys",
+        about="granted",
+    ),
+    _plant(
+        "TWH901",
+        f"{_KEYS_TABLE} GRANT SELECT (secret) ON app.keys TO PUBLIC;",
+        "table app.keys",
+        about="column",
+    ),
+    _plant(
+        "TWH901",
+        f"{_KEYS_TABLE} ALTER TABLE app.keys OWNER TO clinic_web;",
+        "table app.keys",
+        about="owned",
+    ),
+    _plant(
+        "TWH902",
+        f"{_OURS} {seal_sql(allow_unsealed=True)}",
+        "function twh.current_tenant()",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} ALTER FUNCTION twh.current_tenant() SECURITY INVOKER;",
+        "function twh.current_tenant()",
+        about="invoker",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} ALTER FUNCTION twh.current_tenant() SET search_path = public;",
+        "function twh.current_tenant()",
+        about="path",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} CREATE OR REPLACE FUNCTION twh.raise_unsealed() RETURNS text STABLE"
+        " LANGUAGE sql RETURN current_setting('twh.tenant_id');",
+        "function twh.raise_unsealed()",
+        about="body",
+    ),
+    _plant("TWH903", f"{_OURS} {install_sql()}", "function twh.current_tenant()", about="again"),
+    _plant(
+        "TWH904",
+        f"{_SEALED} {_NO_FENCE}"
+        + _own("clinic_id = (SELECT nullif(current_setting('clinic.current', true), '')::uuid)"),
+        "policy own on booking.rooms",
+    ),
+    _plant(
+        "TWH905",
+        f"ALTER ROLE clinic_web RESET pg_stat_statements.track_utility; {_SEALED}",
+        "database {database}",
+        about="elsewhere",
+    ),
+    _plant(
+        "TWH905",
+        "ALTER ROLE clinic_web RESET pg_stat_statements.track_utility;"
+        f"CREATE EXTENSION pg_stat_statements SCHEMA app; {_SEALED}",
+        "database {database}",
+        about="here",
+    ),
+    _plant("TWH906", f"GRANT pg_monitor TO clinic_web; {_SEALED}", "role clinic_web"),
+)
+
+PLANTS = (*_ROLES, *_TABLES, *_POLICIES, *_FUNCTIONS, *_GRANTS, *_KEYS, *_INDEXES, *_SEAL)
 """All of them; TWH801 and TWH802 are not planted in this schema."""

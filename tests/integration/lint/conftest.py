@@ -16,10 +16,13 @@ from twh_platform.testing import PostgresDatabase, PostgresServer, find_postgres
 def lint_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """
     A server of each source that is there: the system's, and the wheel's.
+
+    Both keep statements, as servers in production do.
     """
     if find_postgres((request.param,)) is None:
         pytest.skip(f"there is no {request.param} PostgreSQL")
-    with PostgresServer(sources=(request.param,)) as server:
+    settings = {"shared_preload_libraries": "pg_stat_statements"}
+    with PostgresServer(sources=(request.param,), settings=settings) as server:
         yield server
 
 

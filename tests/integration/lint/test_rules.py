@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from tests.support.lint_plants import PLANTS
+from twh_platform.tenancy.postgres._minors import FIRST_FIXED
 from twh_platform.tenancy.postgres.lint import RULES, Report, lint
 from twh_platform.tenancy.postgres.lint._lint import lint_catalog
 from twh_platform.tenancy.postgres.lint._psycopg_snapshot import read_catalog
-from twh_platform.tenancy.postgres.lint._rules._server import FIRST_FIXED
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from examples.warehouse.schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, schema_sql
+from examples.warehouse.database import BYPASSES, migrate
+from examples.warehouse.schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, SUPPORT
 from tests.support.schemas import schema_text
-from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
+from twh_platform.tenancy.postgres import TenantTable, install_sql, seal_sql, tenant_sql
 from twh_platform.tenancy.postgres.lint import lint
 
 # What each bad schema has, one object for each rule that has to find something.
@@ -103,10 +104,12 @@ def test_a_bad_schema_is_named_and_mended(name, expected, lint_server):
     assert findings == ()
 
 
-def test_our_own_sql_is_silent(lint_server):
-    """What `install_sql` and `tenant_sql` make has no finding that counts."""
-    owner, app = (lint_server.create_role(name) for name in ("lint_owner", "lint_app"))
-    database = lint_server.create_database("declared", owner=owner)
+def declared(server, name, *more: str):
+    """
+    Make a database of what `install_sql` and `tenant_sql` make, and more.
+    """
+    owner, app = (server.create_role(role) for role in ("lint_owner", "lint_app"))
+    database = server.create_database(name, owner=owner)
     tables = [
         TenantTable(name="items", keys=[("sku",)], indexes=[("added",)]),
         TenantTable(name="shelves", column="org", column_type="bigint"),
@@ -118,19 +121,50 @@ def test_our_own_sql_is_silent(lint_server):
         "CREATE TABLE moves (tenant_id uuid, id uuid, PRIMARY KEY (tenant_id, id));"
         f"{install_sql()}{tenant_sql(tables, role=app)}"
         # PostgreSQL grants it to everybody; the guide on roles takes it away.
-        "REVOKE TEMPORARY ON DATABASE declared FROM PUBLIC;",
+        f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;" + "".join(more),
         user=owner,
     )
+    return database
 
-    assert lint(database.dsn(user=app)).at_least("warning") == ()
+
+def test_our_own_sql_is_silent(lint_server):
+    """What `install_sql` and `tenant_sql` make has no finding that counts."""
+    database = declared(lint_server, "declared")
+
+    assert lint(database.dsn(user="lint_app")).at_least("warning") == ()
+
+
+def test_our_own_seal_is_silent(lint_server):
+    """A database that is sealed, its login unseen, has no finding that counts."""
+    database = declared(lint_server, "sealed", seal_sql())
+    for setting in ("track_activities", "pg_stat_statements.track_utility"):
+        database.execute(f"ALTER ROLE lint_app IN DATABASE sealed SET {setting} = off")
+
+    assert lint(database.dsn(user="lint_app")).at_least("warning") == ()
+
+
+def test_a_seal_that_is_half_done_is_named_and_mended(lint_server):
+    """What is still open is found, and the remedies close it."""
+    database = declared(lint_server, "half_sealed", seal_sql(allow_unsealed=True))
+    database.execute("GRANT SELECT ON twh.seal_keys TO lint_app")
+    before = lint(database.dsn()).at_least("warning")
+    for one in before:
+        database.execute(one.remedy)
+    after = lint(database.dsn()).at_least("warning")
+    for setting in ("track_activities", "pg_stat_statements.track_utility"):
+        database.execute(f"ALTER ROLE lint_app RESET {setting}")
+
+    assert [one.rule.id for one in before] == ["TWH511", "TWH901", "TWH902", "TWH905"]
+    assert after == ()
 
 
 def test_the_warehouse_is_silent(lint_server):
     """The warehouse has no finding that counts."""
     for role in (OWNER, APP, DIRECTORY, ADMINISTRATOR):
         lint_server.create_role(role)
+    lint_server.create_role(SUPPORT, attributes=BYPASSES)
     database = lint_server.create_database("warehouse", owner=OWNER)
-    database.execute(schema_sql(), user=OWNER)
+    migrate(database.dsn(user=OWNER, scheme="postgresql+psycopg"))
 
     assert lint(database.dsn(user=APP)).at_least("warning") == ()
 

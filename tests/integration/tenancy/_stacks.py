@@ -156,7 +156,10 @@ class SqlalchemySession:
 
 
 @asynccontextmanager
-async def _lend(session: Session) -> AsyncIterator[Session]:
+async def lend(session: Session) -> AsyncIterator[Session]:
+    """
+    Lend a session, and roll back what is left open.
+    """
     try:
         yield session
     finally:
@@ -172,7 +175,7 @@ async def psycopg_connection(
     """
     kind: Any = module.TenantConnection if bound else psycopg.Connection
     with kind.connect(dsn) as connection:
-        yield partial(_lend, PsycopgSession(connection))
+        yield partial(lend, PsycopgSession(connection))
 
 
 @asynccontextmanager
@@ -184,7 +187,7 @@ async def psycopg_async_connection(
     """
     kind: Any = module.AsyncTenantConnection if bound else psycopg.AsyncConnection
     async with await kind.connect(dsn) as connection:
-        yield partial(_lend, PsycopgSession(connection))
+        yield partial(lend, PsycopgSession(connection))
 
 
 @asynccontextmanager
@@ -232,7 +235,7 @@ async def asyncpg_connection(dsn: str, *, bound: bool = True) -> AsyncIterator[C
     """
     connection = await (tenant_asyncpg.connect if bound else asyncpg.connect)(dsn)
     try:
-        yield partial(_lend, AsyncpgSession(connection))
+        yield partial(lend, AsyncpgSession(connection))
     finally:
         await connection.close()
 
@@ -250,7 +253,7 @@ async def asyncpg_pool(dsn: str, *, bound: bool = True) -> AsyncIterator[Checkou
 
         @asynccontextmanager
         async def checkout() -> AsyncIterator[Session]:
-            async with pool.acquire() as connection, _lend(AsyncpgSession(connection)) as session:
+            async with pool.acquire() as connection, lend(AsyncpgSession(connection)) as session:
                 yield session
 
         yield checkout

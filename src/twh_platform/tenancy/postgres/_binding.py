@@ -24,17 +24,21 @@ There the scrub is a message of its own, on a change of tenant only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from ...errors import TenantMismatchError
-from .._context import _current
+from .._context import _current, known_id
 from ._seal import Seal
 from ._violations import announce_violation
 
-__all__ = ["SETTING", "Configured", "TransactionBinding"]
+__all__ = ["KEPT", "SETTING", "Configured", "TransactionBinding"]
 
 SETTING = "twh.tenant_id"
+
+KEPT = ("application_name", "client_encoding", "DateStyle", "TimeZone")
+"""What a client may say when it connects through PgBouncer, and be given in any session."""
 
 _SCRUB = "; ".join(  # noqa: FLY002 -- one statement a line, with its reason
     (
@@ -46,6 +50,10 @@ _SCRUB = "; ".join(  # noqa: FLY002 -- one statement a line, with its reason
         "CLOSE ALL",
         "UNLISTEN *",
         "SELECT pg_catalog.pg_advisory_unlock_all()",
+        # Those of the drivers stay: SQL cannot make one that looks like theirs.
+        "DO $$DECLARE made text;\nBEGIN\n"
+        "FOR made IN SELECT name FROM pg_catalog.pg_prepared_statement() WHERE from_sql LOOP\n"
+        "EXECUTE pg_catalog.format('DEALLOCATE %I', made);\nEND LOOP;\nEND$$",
         "DISCARD TEMP",
         "DISCARD SEQUENCES",
         "COMMIT",
@@ -58,35 +66,6 @@ _current_tenant = _current.get
 
 # No tenant id is empty, and None stands for work without a tenant.
 _UNKNOWN = ""
-
-
-class Configured:
-    """
-    A connection class with settings of its own.
-
-    Drivers make connections from a class, so what all connections of a pool
-    have in common is said to the class.
-    """
-
-    __slots__ = ()
-
-    _seal: Seal | None = None
-    _pooled = False
-
-    @classmethod
-    def using(cls, *, seal: Seal | None = None, pooled: bool = False) -> Any:
-        """
-        Make a class of connections like this one.
-
-        Args:
-            seal: Seals the tenants, for a sealed database.
-
-            pooled: Whether a pooler in transaction mode is in between.  Then
-                nobody knows what the last tenant left in a server session,
-                and every transaction begins with the scrub.
-        """
-        settings = {"__slots__": (), "_seal": seal, "_pooled": pooled}
-        return type(cls.__name__, (cls,), settings)
 
 
 class TransactionBinding:
@@ -104,17 +83,28 @@ class TransactionBinding:
         pooled: Whether each transaction may be in another server session, so
             that the residue is never known.
 
+        startup: Settings that the client gave when it connected.  A pooler
+            has made them with SET, so RESET ALL would take them away: there
+            the scrub makes them again.
+
     Attributes:
         begins: How many times a BEGIN was asked for.
 
         scrubbing: Whether the message that was given last has the scrub in it.
     """
 
-    __slots__ = ("_bound", "_pooled", "_residue", "_seal", "begins", "scrubbing")
+    __slots__ = ("_bound", "_pooled", "_residue", "_scrub", "_seal", "begins", "scrubbing")
 
-    def __init__(self, seal: Seal | None = None, *, pooled: bool = False) -> None:
+    def __init__(
+        self,
+        seal: Seal | None = None,
+        *,
+        pooled: bool = False,
+        startup: Mapping[str, str] | None = None,
+    ) -> None:
         self._seal = seal
         self._pooled = pooled
+        self._scrub = _scrub_keeping(startup) if pooled and startup else _SCRUB
         self._bound: str | None = _UNKNOWN
         self._residue: str | None = _UNKNOWN
         self.begins = 0
@@ -142,7 +132,7 @@ class TransactionBinding:
         if not self.scrubbing:
             return message
         self._residue = _UNKNOWN
-        return f"{_SCRUB}; {message}"
+        return f"{self._scrub}; {message}"
 
     def bind_message(self) -> str:
         """
@@ -158,8 +148,9 @@ class TransactionBinding:
         Note that the server has opened a transaction for the current tenant.
         """
         # Not what was asked for last: that may have been another task's try.
-        tenant = _current_tenant()
-        self._bound = self._residue = None if tenant is None else tenant.id
+        # Also if a lease has ended meanwhile: the next use is refused, and
+        # whoever tidies up has to know what there is.
+        self._bound = self._residue = known_id(_current_tenant())
 
     def scrub_message(self) -> str | None:
         """
@@ -178,13 +169,13 @@ class TransactionBinding:
         if not self.scrubbing:
             return None
         self._residue = _UNKNOWN
-        return _SCRUB
+        return self._scrub
 
     def scrubbed(self) -> None:
         """
         Note that the server has carried out what `scrub_message` gave.
         """
-        self._residue = _current_id()
+        self._residue = known_id(_current_tenant())
 
     @property
     def settled(self) -> bool:
@@ -213,6 +204,41 @@ class TransactionBinding:
             )
 
 
+class Configured:
+    """
+    A connection class with settings of its own.
+
+    Drivers make connections from a class, so what all connections of a pool
+    have in common is said to the class.
+    """
+
+    __slots__ = ()
+
+    _binding_kind = TransactionBinding
+    _seal: Seal | None = None
+    _pooled = False
+
+    @classmethod
+    def using(cls, *, seal: Seal | None = None, pooled: bool = False) -> Any:
+        """
+        Make a class of connections like this one.
+
+        Args:
+            seal: Seals the tenants, for a sealed database.
+
+            pooled: Whether a pooler in transaction mode is in between.  Then
+                nobody knows what the last tenant left in a server session,
+                and every transaction begins with the scrub.
+        """
+        settings = {
+            "__module__": cls.__module__,
+            "__slots__": (),
+            "_seal": seal,
+            "_pooled": pooled,
+        }
+        return type(cls.__name__, (cls,), settings)
+
+
 def _current_id() -> str | None:
     tenant = _current_tenant()
     return None if tenant is None else tenant.id
@@ -226,6 +252,20 @@ def _bind(text: str | None) -> str:
 @lru_cache(maxsize=4096)
 def _message(begin: str, tenant_id: str | None) -> str:
     return f"{begin}; {_bind(tenant_id)}"
+
+
+def _scrub_keeping(settings: Mapping[str, str]) -> str:
+    given = {name.lower(): value for name, value in settings.items() if value}
+    made = [
+        f"SET {name} = E'{_escaped(given[name.lower()])}'" for name in KEPT if name.lower() in given
+    ]
+    return _SCRUB.replace("RESET ALL", "; ".join(["RESET ALL", *made]))
+
+
+def _escaped(value: str) -> str:
+    # Statements are joined by "; " and split at it: only what is harmless stays as it is.
+    text = value.encode("ascii", "replace").decode()
+    return "".join(char if char.isalnum() else f"\\u{ord(char):04x}" for char in text)
 
 
 def _name(tenant_id: str | None) -> str:

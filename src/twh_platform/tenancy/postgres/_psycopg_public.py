@@ -14,8 +14,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from ..._extras import missing_extra
-from ._binding import Configured, TransactionBinding
-from ._violations import announce_error
+from ...errors import ConfigurationError
+from ._administrator_binding import Administered
+from ._binding import Configured
+from ._violations import announce_error, lost_statement
 
 try:
     import psycopg
@@ -23,7 +25,17 @@ try:
 except ImportError as error:
     raise missing_extra("psycopg", error) from error
 
-__all__ = ["AsyncTenantConnection", "TenantConnection"]
+__all__ = [
+    "AdministratorConnection",
+    "AsyncAdministratorConnection",
+    "AsyncTenantConnection",
+    "TenantConnection",
+]
+
+_UNPOOLED = (
+    "behind a pooler the scrub has to be in one message with BEGIN, and this psycopg "
+    "has not the methods that takes: install another version of it"
+)
 
 _Status = pq.TransactionStatus
 _IN_TRANSACTION = (_Status.INTRANS, _Status.INERROR)
@@ -159,17 +171,15 @@ class _FactoryOf:
         setattr(instance, self._name, factory)
 
 
-class TenantConnection(Configured, psycopg.Connection[Any]):
-    """
-    A `psycopg.Connection` that binds each transaction to the current tenant.
-    """
-
+class _BoundConnection(Configured, psycopg.Connection[Any]):
     cursor_factory: Any = _FactoryOf(_Sends)
     server_cursor_factory: Any = _FactoryOf(_Fetches)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self._pooled:
+            raise ConfigurationError(_UNPOOLED)
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+        self.binding = self._binding_kind(self._seal)
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -179,6 +189,8 @@ class TenantConnection(Configured, psycopg.Connection[Any]):
             return super().wait(*args, **kwargs)
         except psycopg.Error as error:
             announce_error(error)
+            if lost_statement(error):
+                self.pgconn.finish()
             raise
 
     def admit(self, *, begin: bool = True) -> None:
@@ -249,17 +261,15 @@ class TenantConnection(Configured, psycopg.Connection[Any]):
                 psycopg.Cursor(self).execute(statement.encode())
 
 
-class AsyncTenantConnection(Configured, psycopg.AsyncConnection[Any]):
-    """
-    The same for `psycopg.AsyncConnection`.
-    """
-
+class _AsyncBoundConnection(Configured, psycopg.AsyncConnection[Any]):
     cursor_factory: Any = _FactoryOf(_AsyncSends)
     server_cursor_factory: Any = _FactoryOf(_AsyncFetches)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self._pooled:
+            raise ConfigurationError(_UNPOOLED)
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+        self.binding = self._binding_kind(self._seal)
 
     async def wait(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -269,6 +279,8 @@ class AsyncTenantConnection(Configured, psycopg.AsyncConnection[Any]):
             return await super().wait(*args, **kwargs)
         except psycopg.Error as error:
             announce_error(error)
+            if lost_statement(error):
+                self.pgconn.finish()
             raise
 
     async def admit(self, *, begin: bool = True) -> None:
@@ -339,6 +351,30 @@ class AsyncTenantConnection(Configured, psycopg.AsyncConnection[Any]):
         async with self.pipeline():
             for statement in message.split("; "):
                 await psycopg.AsyncCursor(self).execute(statement.encode())
+
+
+class TenantConnection(_BoundConnection):
+    """
+    A `psycopg.Connection` that binds each transaction to the current tenant.
+    """
+
+
+class AsyncTenantConnection(_AsyncBoundConnection):
+    """
+    The same for `psycopg.AsyncConnection`.
+    """
+
+
+class AdministratorConnection(Administered, _BoundConnection):
+    """
+    A `psycopg.Connection` of the administrators' login: it works in `administrator` only.
+    """
+
+
+class AsyncAdministratorConnection(Administered, _AsyncBoundConnection):
+    """
+    The same for `psycopg.AsyncConnection`.
+    """
 
 
 def _pipelined(connection: Any) -> bool:

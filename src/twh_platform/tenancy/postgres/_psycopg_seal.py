@@ -4,12 +4,15 @@ The keys of a sealed database, managed as the owner of the schema ``twh``.
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ..._extras import missing_extra
-from ...errors import ConfigurationError
+from ...errors import BackendUnavailableError, ConfigurationError
 from ._seal import SealKey
 from ._seal_sql import seal_sql
 
@@ -23,10 +26,13 @@ __all__ = [
     "SealKeyStatus",
     "add_seal_key",
     "enforce_seal",
+    "owner_transaction",
     "retire_seal_keys",
     "seal_key_statuses",
     "withdraw_seal_key",
 ]
+
+_CONNECT_SECONDS = 10
 
 # The server draws the secret: as a parameter it would stand in its log.
 _ADD = """\
@@ -79,6 +85,31 @@ class SealKeyStatus:
     id: str
     added_at: datetime
     not_after: datetime | None
+
+
+@contextlib.contextmanager
+def owner_transaction(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """
+    Connect for one transaction, committed at the end of the `with`.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``owner_refused``,
+            for a login that may not do this.
+        twh_platform.errors.BackendUnavailableError: If the server cannot be
+            reached, or fails.
+    """
+    # Given to SQLAlchemy the same URL names a driver.
+    dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", dsn)
+    try:
+        with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
+            yield connection
+    except psycopg.errors.InsufficientPrivilege as error:
+        message = f"this login may not do it: {error.diag.message_primary}"
+        raise ConfigurationError(message, code="owner_refused") from error
+    except psycopg.Error as error:
+        # A message of libpq about a DSN quotes it, password included.
+        text = error.diag.message_primary or type(error).__name__
+        raise BackendUnavailableError(f"the database did not do it: {text}") from None
 
 
 def enforce_seal(connection: psycopg.Connection[Any], *, allow_unsealed: bool = False) -> None:

@@ -45,6 +45,8 @@ _SECRET_BYTES = 32
 _FILE_FORMAT = "twh-seal-1"
 _LONGEST_FILE = 200
 _SHORTEST_LIFETIME = 2.0
+_LONGEST_LIFETIME = 86_400.0
+_END_OF_TIME = 10**10
 _REMEMBERED = 4096
 _LOOK_EVERY = 1.0  # second, so that a new key is in use well within any overlap
 
@@ -83,7 +85,14 @@ class SealKey:
             tenant_id: See `twh_platform.tenancy.valid_tenant_id`.
 
             expires_at: Unix seconds.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: For a time that has no 10
+                digits: one more would be read as part of the tenant's id.
         """
+        if not 0 <= expires_at < _END_OF_TIME:
+            message = f"a seal expires within 10 digits of seconds, not at {expires_at}"
+            raise ConfigurationError(message)
         payload = f"{_VERSION}{self.id}{expires_at:010d}{tenant_id}"
         return f"{payload}.{hmac.digest(self.secret, payload.encode(), sha256).hex()}"
 
@@ -100,20 +109,23 @@ class Seal:
 
         lifetime: Seconds for which a token is good.  It is used for the first
             half of them, so the clocks of service and database may differ by
-            the other half.
+            the other half.  From two seconds to a day.
 
         clock: Gives Unix seconds.
 
     Raises:
-        twh_platform.errors.ConfigurationError: For a lifetime of less than
-            two seconds.
+        twh_platform.errors.ConfigurationError: For a lifetime out of
+            these bounds.
     """
 
     def __init__(
         self, key: SealKey, *, lifetime: float = 60.0, clock: Callable[[], float] = time.time
     ) -> None:
-        if lifetime < _SHORTEST_LIFETIME:
-            message = f"a seal lives {_SHORTEST_LIFETIME} seconds or more, not {lifetime}"
+        if not _SHORTEST_LIFETIME <= lifetime <= _LONGEST_LIFETIME:
+            message = (
+                f"a seal lives from {_SHORTEST_LIFETIME} to {_LONGEST_LIFETIME} seconds, "
+                f"not {lifetime}"
+            )
             raise ConfigurationError(message)
         self._key = key
         self._lifetime = lifetime
@@ -142,7 +154,7 @@ class Seal:
         """
         seal = cls(read_seal_key(path), lifetime=lifetime, clock=clock)
         seal._path = Path(path)
-        seal._seen = _stamp(seal._path)
+        # Not stamped: the file may have changed since, so the first look reads it again.
         seal._look_at = clock() + _LOOK_EVERY
         return seal
 
@@ -217,6 +229,9 @@ def read_seal_key(path: str | os.PathLike[str]) -> SealKey:
             content = file.read(_LONGEST_FILE + 1)
         if mode & stat.S_IRWXO:
             message = f"others may read it: chmod 600 {os.fspath(path)}"
+            raise ValueError(message)  # noqa: TRY301 -- one way out for all
+        if len(content) > _LONGEST_FILE:
+            message = "it is too long"
             raise ValueError(message)  # noqa: TRY301 -- one way out for all
         kind, key_id, secret = content.decode("ascii").split()
         if kind != _FILE_FORMAT:

@@ -14,7 +14,7 @@ from ..._signals import announce, has_listeners
 from .._announcements import TenantViolation
 from .._context import binding_here
 
-__all__ = ["VIOLATIONS", "announce_error", "announce_violation"]
+__all__ = ["VIOLATIONS", "announce_error", "announce_violation", "lost_statement"]
 
 VIOLATIONS = {
     "TW001": "tenant_unbound",
@@ -45,6 +45,18 @@ def announce_error(error: BaseException | None) -> None:
     """
     sqlstate = getattr(error, "sqlstate", None)
     code = VIOLATIONS.get(sqlstate) if isinstance(sqlstate, str) else None
-    if code is not None and not hasattr(error, _MARK):
+    # SQLAlchemy makes an error of its own from asyncpg's.
+    told = hasattr(error, _MARK) or hasattr(getattr(error, "__cause__", None), _MARK)
+    if code is not None and not told:
         setattr(error, _MARK, True)
         announce_violation(code, sqlstate=str(sqlstate))
+
+
+def lost_statement(error: BaseException | None) -> bool:
+    """
+    Whether a prepared statement of the driver is gone.
+
+    Injected SQL has deallocated it, or put another in its place that the scrub
+    took away.  The driver would ask for it for ever: the connection is lost.
+    """
+    return getattr(error, "sqlstate", None) == "26000"  # invalid_sql_statement_name

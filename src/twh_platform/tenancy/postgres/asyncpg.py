@@ -24,11 +24,17 @@ from functools import lru_cache
 from inspect import signature
 from operator import attrgetter
 from typing import Any
+from weakref import ref
 
 from ..._extras import missing_extra
+from ..._signals import has_listeners
+from ...errors import PlatformError
+from .._announcements import TenantViolation
 from .._context import unbind_tenant
+from ._administrator_binding import Administered
+from ._asyncpg_login import verify_login
 from ._binding import Configured, TransactionBinding
-from ._violations import announce_error
+from ._violations import announce_error, lost_statement
 
 try:
     import asyncpg
@@ -36,7 +42,13 @@ try:
 except ImportError as cause:
     raise missing_extra("asyncpg", cause) from cause
 
-__all__ = ["TenantConnection", "TenantTransaction", "connect"]
+__all__ = [
+    "AdministratorConnection",
+    "TenantConnection",
+    "TenantTransaction",
+    "connect",
+    "verify_login",
+]
 
 # Words only: what follows in the message must not end up in a comment.
 _BEGIN = re.compile(r"\s*((?:BEGIN|START\s+TRANSACTION)\b[\w\s,]*);?\s*", re.IGNORECASE)
@@ -47,24 +59,15 @@ _BIND_EXECUTE = ("state", "args", "portal_name", "limit", "return_extra", "timeo
 _SENDS = ("prepare", "bind", "bind_execute", "bind_execute_many", "execute", "copy_in", "copy_out")
 
 
-class TenantConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
-    """
-    An `asyncpg.Connection` that binds each transaction to the current tenant.
-
-    Pass it as ``connection_class`` to `asyncpg.connect` or
-    `asyncpg.create_pool`.
-
-    Raises:
-        twh_platform.errors.TenantMismatchError: When used inside a
-            transaction that was opened for another tenant.
-    """
-
+class _BoundConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
     __slots__ = ("binding", "folds")
 
     def __init__(self, protocol: Any, *args: Any, **kwargs: Any) -> None:
-        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+        startup = _startup_settings(protocol, args) if self._pooled else None
+        self.binding = self._binding_kind(self._seal, pooled=self._pooled, startup=startup)
         self.folds = False
-        super().__init__(_GuardedProtocol(protocol, self.binding), *args, **kwargs)
+        guarded = _GuardedProtocol(protocol, self.binding, ref(self))
+        super().__init__(guarded, *args, **kwargs)
 
     def transaction(
         self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False
@@ -74,7 +77,7 @@ class TenantConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
         """
         self._check_open()
         # Seen once on a connection, folding need not be looked for again.
-        kind = _TellingTransaction if self.folds else TenantTransaction
+        kind = Transaction if self.folds else TenantTransaction
         return kind(self, isolation, readonly, deferrable)
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- theirs
@@ -97,24 +100,59 @@ class TenantConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
         return ""
 
 
+class TenantConnection(_BoundConnection):
+    """
+    An `asyncpg.Connection` that binds each transaction to the current tenant.
+
+    Pass it as ``connection_class`` to `asyncpg.connect` or
+    `asyncpg.create_pool`.
+
+    Raises:
+        twh_platform.errors.TenantMismatchError: When used inside a
+            transaction that was opened for another tenant.
+    """
+
+    __slots__ = ()
+
+
+class AdministratorConnection(Administered, _BoundConnection):
+    """
+    An `asyncpg.Connection` of the administrators' login: it works in `administrator` only.
+
+    Pass it as ``connection_class`` to `asyncpg.connect` or
+    `asyncpg.create_pool`.
+
+    Raises:
+        twh_platform.errors.AdministratorError: When used outside of it, or
+            inside a transaction that was opened in another one.
+    """
+
+    __slots__ = ()
+
+
 async def connect(*args: Any, **kwargs: Any) -> TenantConnection:
     """
     Open a `TenantConnection`; takes what `asyncpg.connect` takes.
     """
-    kwargs.setdefault("connection_class", TenantConnection)
+    kind = kwargs.setdefault("connection_class", TenantConnection)
+    if getattr(kind, "_pooled", False):
+        # The next transaction may be in a session that has not prepared it.
+        kwargs.setdefault("statement_cache_size", 0)
     return await asyncpg.connect(*args, **kwargs)  # type: ignore[no-any-return]
 
 
-class _TellingTransaction(Transaction):  # type: ignore[misc]
-    __slots__ = ()
+def _startup_settings(protocol: Any, given: tuple[Any, ...]) -> dict[str, str]:
+    """
+    What this client told the server when it connected.
+    """
+    parameters = next((one for one in given if hasattr(one, "server_settings")), None)
+    settings = dict(getattr(parameters, "server_settings", None) or {})
+    if getattr(protocol.get_settings(), "server_encoding", "UTF8") != "UTF8":
+        settings["client_encoding"] = "UTF8"  # asyncpg always says so
+    return settings
 
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            announce_error(error)
-        await super().__aexit__(kind, error, traceback)
 
-
-class TenantTransaction(_TellingTransaction):
+class TenantTransaction(Transaction):  # type: ignore[misc]
     """
     A transaction that makes sure it was bound.
 
@@ -157,8 +195,11 @@ class _GuardedProtocol:
     ``__getattr__`` were measured: they cost more than the binding itself.
     """
 
-    def __init__(self, inner: Any, binding: TransactionBinding) -> None:
+    def __init__(
+        self, inner: Any, binding: TransactionBinding, connection: Callable[[], Any]
+    ) -> None:
         self._inner = inner
+        self._connection = connection
         self._binding = binding
         self._may_send = self._gate()
         kind: Any = type(inner)
@@ -189,7 +230,10 @@ class _GuardedProtocol:
         may_send, make_way = self._may_send, self._make_way
 
         def guarded(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            return send(*args, **kwargs) if may_send() else make_way(send, *args, **kwargs)
+            if may_send():
+                sent = send(*args, **kwargs)
+                return _told(sent) if has_listeners(TenantViolation) else sent
+            return make_way(send, *args, **kwargs)
 
         return guarded
 
@@ -202,7 +246,8 @@ class _GuardedProtocol:
             state: Any, args: Any, portal_name: Any, limit: Any, return_extra: Any, timeout: Any
         ) -> Awaitable[Any]:
             if may_send():
-                return send(state, args, portal_name, limit, return_extra, timeout)
+                sent = send(state, args, portal_name, limit, return_extra, timeout)
+                return _told(sent) if has_listeners(TenantViolation) else sent
             return make_way(send, state, args, portal_name, limit, return_extra, timeout)
 
         return guarded
@@ -216,7 +261,8 @@ class _GuardedProtocol:
             if begin:
                 return begin_with(begin, timeout)
             if begin == _ENDS or may_send():  # a transaction may be ended from anywhere
-                return send(query, timeout)
+                sent = send(query, timeout)
+                return _told(sent) if has_listeners(TenantViolation) else sent
             return make_way(send, query, timeout)
 
         return guarded
@@ -228,7 +274,13 @@ class _GuardedProtocol:
         async def begin_with(begin: str, timeout: float | None) -> Any:  # noqa: ASYNC109 -- theirs
             if (in_transaction() or is_cancelling()) and await self._in_transaction():
                 return await send(begin, timeout)
-            status = await send(begin_message(begin), timeout)
+            try:
+                message = begin_message(begin)
+            except PlatformError:
+                # asyncpg would take the next transaction for one within this.
+                self._connection()._top_xact = None  # noqa: SLF001 -- it is ours
+                raise
+            status = await send(message, timeout)
             begun()
             return status
 
@@ -240,7 +292,7 @@ class _GuardedProtocol:
             if scrub is not None:
                 await self._inner.query(scrub, None)
                 self._binding.scrubbed()
-        return await send(*args, **kwargs)
+        return await _told(send(*args, **kwargs))
 
     async def _in_transaction(self) -> bool:
         await self.settle()  # only the answer to what was cancelled tells
@@ -257,6 +309,17 @@ class _GuardedProtocol:
     async def bind_late(self) -> None:
         await self._inner.query(self._binding.bind_message(), None)
         self._binding.begun()
+
+
+async def _told(sent: Awaitable[Any]) -> Any:
+    """
+    Wait for the server; every error of it leaves the driver here.
+    """
+    try:
+        return await sent
+    except asyncpg.PostgresError as error:
+        announce_error(error)
+        raise
 
 
 _ENDS = ""

@@ -16,11 +16,14 @@ or the role.  What is SET in a session is reset when the tenant changes.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..._extras import missing_extra
-from ._binding import Configured, TransactionBinding
-from ._violations import announce_error
+from ._administrator_binding import Administered
+from ._binding import KEPT, Configured
+from ._psycopg_login import verify_login, verify_login_async
+from ._violations import announce_error, lost_statement
 
 try:
     import psycopg
@@ -35,13 +38,21 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
-__all__ = ["AsyncTenantConnection", "TenantConnection"]
+__all__ = [
+    "AdministratorConnection",
+    "AsyncAdministratorConnection",
+    "AsyncTenantConnection",
+    "TenantConnection",
+    "verify_login",
+    "verify_login_async",
+]
 
 _TEXT = pq.Format.TEXT
 _IDLE = int(pq.TransactionStatus.IDLE)
 _ACTIVE = int(pq.TransactionStatus.ACTIVE)
 _IN_TRANSACTION = (int(pq.TransactionStatus.INTRANS), int(pq.TransactionStatus.INERROR))
 _FATAL_ERROR = int(pq.ExecStatus.FATAL_ERROR)
+_SAID_BY = {"DateStyle": "PGDATESTYLE", "TimeZone": "PGTZ"}  # libpq reads them itself
 
 
 class _FoldedBegin(Configured):
@@ -61,7 +72,17 @@ class _FoldedBegin(Configured):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.binding = TransactionBinding(self._seal, pooled=self._pooled)
+        startup = startup_settings(self.pgconn) if self._pooled else None
+        self.binding = self._binding_kind(self._seal, pooled=self._pooled, startup=startup)
+
+    if not TYPE_CHECKING:  # the signature is psycopg's
+
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls._pooled:
+                # The next transaction may be in a session that has not prepared it.
+                kwargs.setdefault("prepare_threshold", None)
+            return super().connect(*args, **kwargs)
 
     # These run for every transaction, so they return generators rather than
     # wrap them, and compare integers: measured, that is half of what they cost.
@@ -128,6 +149,18 @@ class _FoldedBegin(Configured):
             yield from self._pipeline._sync_gen()  # noqa: SLF001
 
 
+def startup_settings(pgconn: Any) -> dict[str, str]:
+    """
+    What this client told the server when it connected, as far as a pooler lets it.
+    """
+    said = {option.keyword.decode() for option in pgconn.info if option.val}
+    if "fallback_application_name" in said:
+        said.add("application_name")
+    said |= {name for name, variable in _SAID_BY.items() if os.environ.get(variable)}
+    values = {name: pgconn.parameter_status(name.encode()) for name in KEPT if name in said}
+    return {name: value.decode() for name, value in values.items() if value}
+
+
 def _reads_cursor(command: sql.Composable, connection: Any) -> bool:
     return command.as_bytes(connection).startswith((b"FETCH", b"MOVE"))
 
@@ -144,15 +177,7 @@ def hooks_present() -> bool:
 
 if TYPE_CHECKING or hooks_present():
 
-    class TenantConnection(_FoldedBegin, psycopg.Connection[Any]):
-        """
-        A `psycopg.Connection` that binds each transaction to the current tenant.
-
-        Raises:
-            twh_platform.errors.TenantMismatchError: When used inside a
-                transaction that was opened for another tenant.
-        """
-
+    class _BoundConnection(_FoldedBegin, psycopg.Connection[Any]):
         def wait(self, *args: Any, **kwargs: Any) -> Any:
             """
             Wait for the server; every error of it leaves the driver here.
@@ -161,6 +186,8 @@ if TYPE_CHECKING or hooks_present():
                 return super().wait(*args, **kwargs)
             except psycopg.Error as error:
                 announce_error(error)
+                if lost_statement(error):
+                    self.pgconn.finish()
                 raise
 
         def notifies(self, *args: Any, **kwargs: Any) -> Generator[Notify]:
@@ -171,11 +198,7 @@ if TYPE_CHECKING or hooks_present():
                 self.wait(self._admit())
             yield from super().notifies(*args, **kwargs)
 
-    class AsyncTenantConnection(_FoldedBegin, psycopg.AsyncConnection[Any]):
-        """
-        The same for `psycopg.AsyncConnection`.
-        """
-
+    class _AsyncBoundConnection(_FoldedBegin, psycopg.AsyncConnection[Any]):
         async def wait(self, *args: Any, **kwargs: Any) -> Any:
             """
             Wait for the server; every error of it leaves the driver here.
@@ -184,6 +207,8 @@ if TYPE_CHECKING or hooks_present():
                 return await super().wait(*args, **kwargs)
             except psycopg.Error as error:
                 announce_error(error)
+                if lost_statement(error):
+                    self.pgconn.finish()
                 raise
 
         async def notifies(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Notify]:
@@ -195,5 +220,38 @@ if TYPE_CHECKING or hooks_present():
             async for notify in super().notifies(*args, **kwargs):
                 yield notify
 
+    class TenantConnection(_BoundConnection):
+        """
+        A `psycopg.Connection` that binds each transaction to the current tenant.
+
+        Raises:
+            twh_platform.errors.TenantMismatchError: When used inside a
+                transaction that was opened for another tenant.
+        """
+
+    class AsyncTenantConnection(_AsyncBoundConnection):
+        """
+        The same for `psycopg.AsyncConnection`.
+        """
+
+    class AdministratorConnection(Administered, _BoundConnection):
+        """
+        A `psycopg.Connection` of the administrators' login: it works in `administrator` only.
+
+        Raises:
+            twh_platform.errors.AdministratorError: When used outside of it,
+                or inside a transaction that was opened in another one.
+        """
+
+    class AsyncAdministratorConnection(Administered, _AsyncBoundConnection):
+        """
+        The same for `psycopg.AsyncConnection`.
+        """
+
 else:  # pragma: no cover -- no released psycopg lacks the hooks
-    from ._psycopg_public import AsyncTenantConnection, TenantConnection
+    from ._psycopg_public import (
+        AdministratorConnection,
+        AsyncAdministratorConnection,
+        AsyncTenantConnection,
+        TenantConnection,
+    )

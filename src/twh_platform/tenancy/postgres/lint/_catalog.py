@@ -27,6 +27,7 @@ __all__ = [
     "Index",
     "Membership",
     "OperatorClass",
+    "ParameterGrant",
     "Policy",
     "Preset",
     "Publication",
@@ -48,14 +49,18 @@ Row = Sequence[Any]
 class Server:
     """
     The server and the database.
+
+    Args:
+        settings: The watched ones that this server has, as they are for a login
+            for whom nothing else was set.
     """
 
     version: int
     database: str
     database_oid: int
     database_owner: int
-    track_activities: bool
     has_large_objects: bool
+    settings: Mapping[str, str]
 
     @property
     def major(self) -> int:
@@ -317,6 +322,16 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGrant:
+    """
+    A privilege to set what only a superuser may, given away by name.
+    """
+
+    name: str
+    grantee: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """
     What logical replication sends out.
@@ -341,6 +356,8 @@ class Catalog:
         builtin: Functions of the system that are watched, by name.
 
         leakproof: Names of the system's functions that are leakproof.
+
+        databases: The names of all databases that allow connections.
     """
 
     server: Server
@@ -358,11 +375,13 @@ class Catalog:
     grants: tuple[Grant, ...]
     default_grants: tuple[DefaultGrant, ...]
     presets: tuple[Preset, ...]
+    parameter_grants: tuple[ParameterGrant, ...]
     publications: tuple[Publication, ...]
     parents: tuple[tuple[int, int], ...]
     sources: tuple[tuple[int, int], ...]
     builtin: Mapping[int, str]
     leakproof: frozenset[str]
+    databases: Mapping[int, str]
 
 
 _OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
@@ -382,8 +401,13 @@ NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass
 QUERIES: Mapping[str, str] = {
     "server": """
         SELECT current_setting('server_version_num')::int, d.datname, d.oid, d.datdba,
-               (SELECT s.reset_val = 'on' FROM pg_settings s WHERE s.name = 'track_activities'),
-               EXISTS (SELECT FROM pg_largeobject_metadata)
+               EXISTS (SELECT FROM pg_largeobject_metadata),
+               -- What was set for this session's own login says nothing of others.
+               (SELECT jsonb_object_agg(s.name, CASE
+                    WHEN s.source IN ('default', 'environment variable', 'configuration file',
+                        'command line') THEN s.reset_val ELSE s.boot_val END)
+                FROM pg_settings s WHERE s.name IN ('track_activities',
+                    'pg_stat_statements.track', 'pg_stat_statements.track_utility'))
         FROM pg_database d WHERE d.datname = current_database()""",
     "roles": """
         SELECT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication,
@@ -495,7 +519,7 @@ QUERIES: Mapping[str, str] = {
         UNION ALL
         SELECT 'database', d.oid, 0, a.grantee, a.privilege_type
         FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-        WHERE d.datname = current_database()
+        WHERE d.datallowconn
         UNION ALL
         SELECT 'function', p.oid, 0, a.grantee, a.privilege_type
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace,
@@ -513,6 +537,9 @@ QUERIES: Mapping[str, str] = {
         FROM pg_db_role_setting s, unnest(s.setconfig) AS c (one)
         WHERE s.setdatabase IN (
             0, (SELECT oid FROM pg_database WHERE datname = current_database()))""",
+    "parameter_grants": """
+        SELECT p.parname, a.grantee FROM pg_parameter_acl p, aclexplode(p.paracl) a""",
+    "databases": "SELECT oid, datname FROM pg_database WHERE datallowconn",
     "publications": """
         SELECT p.pubname, p.puballtables,
                ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid),
@@ -569,11 +596,13 @@ def build_catalog(rows: Mapping[str, Iterable[Row]]) -> Catalog:
         grants=tuple(made["grants"]),
         default_grants=tuple(made["default_grants"]),
         presets=tuple(made["presets"]),
+        parameter_grants=tuple(made["parameter_grants"]),
         publications=tuple(made["publications"]),
         parents=tuple((child, parent) for child, parent in rows["parents"]),
         sources=tuple((view, source) for view, source in rows["sources"]),
         builtin={oid: name for oid, name in rows["builtin"]},  # noqa: C416 -- rows, not pairs
         leakproof=frozenset(name for (name,) in rows["leakproof"]),
+        databases={oid: name for oid, name in rows["databases"]},  # noqa: C416 -- rows, not pairs
     )
 
 
@@ -594,6 +623,7 @@ _CLASSES: Mapping[str, type] = {
     "grants": Grant,
     "default_grants": DefaultGrant,
     "presets": Preset,
+    "parameter_grants": ParameterGrant,
     "publications": Publication,
 }
 

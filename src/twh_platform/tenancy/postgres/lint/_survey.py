@@ -391,8 +391,14 @@ class Survey:
         """
         The tenant functions and what they call.
         """
+        return self.called_from(self.tenant_functions)
+
+    def called_from(self, functions: Iterable[Function]) -> tuple[Function, ...]:
+        """
+        Functions and what they call, as far as their bodies tell.
+        """
         seen: dict[int, Function] = {}
-        waiting = list(self.tenant_functions)
+        waiting = list(functions)
         while waiting:
             function = waiting.pop()
             if function.oid in seen:
@@ -409,7 +415,20 @@ class Survey:
         """
         Whether the tenant is believed only with a signature that the server checks.
         """
-        return any(_HASHES.search(function.text) for function in self.reached_functions)
+        return bool(self.sealing)
+
+    @cached_property
+    def sealing(self) -> frozenset[str]:
+        """
+        The tenant functions that check a signature, or call one that does.
+        """
+        return frozenset(one.qualified for one in self.tenant_functions if self.seals(one))
+
+    def seals(self, function: Function) -> bool:
+        """
+        Whether a function checks a signature, or calls one that does.
+        """
+        return any(_HASHES.search(one.text) for one in self.called_from((function,)))
 
     # --- roles
 

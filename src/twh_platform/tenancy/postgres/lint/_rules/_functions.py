@@ -189,7 +189,9 @@ def definer_for_everybody(survey: Survey) -> Iterator[Hit]:
     for one in survey.catalog.functions.values():
         grants = survey.grants_of.get(("function", one.oid), ())
         public = any(grant.grantee == PUBLIC for grant in grants)
-        if one.definer and public and one.returns not in _TRIGGERS:
+        # Whoever meets a policy has to be able to ask who the tenant is.
+        asked = one in survey.reached_functions and not one.arguments
+        if one.definer and public and one.returns not in _TRIGGERS and not asked:
             yield function_hit(
                 one,
                 "Everybody may execute it, with the rights of its owner, "

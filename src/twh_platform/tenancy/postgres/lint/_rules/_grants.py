@@ -10,7 +10,8 @@ from .._catalog import PUBLIC, Relation
 from .._findings import Hit
 from .._sql import name_sql
 from .._survey import COMMANDS, Survey
-from ._make import listed, rule, table_hit
+from ._make import callable_builtins, listed, revoke_execute, rule, table_hit
+from ._shown import Shown, elsewhere, hidden_sql, shown
 
 __all__ = ["RULES"]
 
@@ -273,45 +274,6 @@ _ACTIVITY = ("pg_stat_get_activity", "pg_stat_get_backend_activity")
 _ENDING = ("pg_cancel_backend", "pg_terminate_backend")
 
 
-def _builtin(survey: Survey, *names: str) -> Iterator[tuple[str, list[str]]]:
-    """
-    Yield functions of the system that the application may call, and who it has that from.
-    """
-    for oid, signature in sorted(survey.catalog.builtin.items(), key=lambda one: one[1]):
-        name = signature.partition("(")[0].rpartition(".")[2]
-        if name in names:
-            grantees = {grant.grantee for grant in survey.granted("function", oid, "EXECUTE")}
-            supers = {oid for oid in grantees if survey.bypasses(oid)}
-            if who := sorted(grantees - supers):
-                yield signature, [survey.role_name(oid) for oid in who]
-
-
-def _revoke_execute(found: list[tuple[str, list[str]]]) -> str:
-    return "\n".join(
-        f"REVOKE EXECUTE ON FUNCTION {signature} FROM {', '.join(who)};" for signature, who in found
-    )
-
-
-def _tracked(survey: Survey) -> list[str]:
-    """
-    The application's logins whose statements pg_stat_activity shows.
-    """
-    server = survey.catalog.server
-    result = []
-    for role in survey.app_roles:
-        ranks = {
-            (one.role == role.oid, one.database == server.database_oid): one.value
-            for one in survey.catalog.presets
-            if one.name.lower() == "track_activities"
-            and one.role in {0, role.oid}
-            and one.database in {0, server.database_oid}
-        }
-        value = ranks[max(ranks)] if ranks else ("on" if server.track_activities else "off")
-        if role.logs_in and value.lower() not in {"off", "false", "no", "0"}:
-            result.append(role.name)
-    return result
-
-
 @rule(
     "TWH510",
     "visible-activity",
@@ -325,8 +287,10 @@ def visible_activity(survey: Survey) -> Iterator[Hit]:
     """
     Look at track_activities of the application's logins, and at who may ask.
     """
-    if not survey.sealed:
-        yield from _activity(survey, "statements of one tenant can be read by another")
+    logins = [one for one in shown(survey, "track_activities") if one.on]
+    found = list(callable_builtins(survey, *_ACTIVITY))
+    if logins and found and not survey.sealed:
+        yield _activity(survey, logins, found, "statements of one tenant can be read by another")
 
 
 @rule(
@@ -335,34 +299,40 @@ def visible_activity(survey: Survey) -> Iterator[Hit]:
     "error",
     title="A tenant's sealed token can be read by other sessions of the application.",
     why="The token stands in the text of BEGIN: whoever polls pg_stat_activity takes it and is "
-    "that tenant until it expires.",
+    "that tenant until it expires. It shows the sessions of all databases in each.",
     attacks=(54,),
 )
 def stealable_token(survey: Survey) -> Iterator[Hit]:
     """
-    The same, where the tenant is signed.
+    The same where the tenant is signed, and also from other databases.
     """
+    logins = shown(survey, "track_activities")
+    found = list(callable_builtins(survey, *_ACTIVITY))
+    if logins and survey.sealed and (found or elsewhere(survey)):
+        yield _activity(survey, logins, found, "the token in BEGIN can be stolen")
+
+
+def _activity(
+    survey: Survey, logins: list[Shown], found: list[tuple[str, list[str]]], what: str
+) -> Hit:
+    others = revoke_execute(found).splitlines()
+    places = [f"{signature.partition('(')[0]} can be called" for signature, _ in found]
     if survey.sealed:
-        yield from _activity(survey, "the token in BEGIN can be stolen")
-
-
-def _activity(survey: Survey, what: str) -> Iterator[Hit]:
-    found = list(_builtin(survey, *_ACTIVITY))
-    tracked = _tracked(survey)
-    if found and tracked:
-        roles = ", ".join(map(name_sql, tracked))
-        settings = "\n".join(
-            f"ALTER ROLE {name_sql(one)} SET track_activities = off;" for one in tracked
-        )
-        yield Hit(
-            kind="database",
-            object=survey.catalog.server.database,
-            message=f"The statements of {roles} are shown and "
-            f"{listed(signature.partition('(')[0] for signature, _ in found)} can be called: "
-            f"{what}.",
-            remedy=f"{settings}\n-- or, which takes the view from all others too:\n"
-            + "\n".join(f"-- {line}" for line in _revoke_execute(found).splitlines()),
-        )
+        names = elsewhere(survey)
+        roles = ", ".join(name_sql(one.role.name) for one in logins)
+        others += [
+            f"REVOKE CONNECT ON DATABASE {name_sql(one)} FROM PUBLIC, {roles};" for one in names
+        ]
+        places = places or [f"{one} can be connected to" for one in names]
+    hidden = "\n".join(hidden_sql(survey, logins, "track_activities"))
+    return Hit(
+        kind="database",
+        object=survey.catalog.server.database,
+        message=f"The statements of {', '.join(one.told for one in logins)} are shown and "
+        f"{listed(places)}: {what}.",
+        remedy=f"{hidden}\n-- or, which takes the view from all others too:\n"
+        + "\n".join(f"-- {line}" for line in others),
+    )
 
 
 @rule(
@@ -387,13 +357,13 @@ def visible_statements(survey: Survey) -> Iterator[Hit]:
                 f"{who} has SELECT.",
                 f"REVOKE ALL ON {survey.sql(one)} FROM {who};",
             )
-    found = list(_builtin(survey, "pg_stat_statements"))
+    found = list(callable_builtins(survey, "pg_stat_statements"))
     if found:
         yield Hit(
             kind="function",
             object=found[0][0],
             message="The function behind the view can be called.",
-            remedy=_revoke_execute(found),
+            remedy=revoke_execute(found),
         )
 
 
@@ -410,14 +380,14 @@ def ends_sessions(survey: Survey) -> Iterator[Hit]:
     """
     Look at who may call them.
     """
-    found = list(_builtin(survey, *_ENDING))
+    found = list(callable_builtins(survey, *_ENDING))
     if found:
         told = listed(sorted({one.partition("(")[0] for one, _ in found}))
         yield Hit(
             kind="database",
             object=survey.catalog.server.database,
             message=f"The application may call {told}.",
-            remedy=_revoke_execute(found),
+            remedy=revoke_execute(found),
         )
 
 
@@ -445,14 +415,14 @@ def large_objects(survey: Survey) -> Iterator[Hit]:
     """
     Look at who may call the functions.
     """
-    found = list(_builtin(survey, *_LARGE))
+    found = list(callable_builtins(survey, *_LARGE))
     if found:
         told = listed(one.partition("(")[0] for one, _ in found)
         yield Hit(
             kind="database",
             object=survey.catalog.server.database,
             message=f"The application may call {told}.",
-            remedy=_revoke_execute(found),
+            remedy=revoke_execute(found),
         )
 
 
@@ -468,13 +438,13 @@ def stored_large_objects(survey: Survey) -> Iterator[Hit]:
     """
     Look whether there are any.
     """
-    found = list(_builtin(survey, *_LARGE))
+    found = list(callable_builtins(survey, *_LARGE))
     if found and survey.catalog.server.has_large_objects:
         yield Hit(
             kind="database",
             object=survey.catalog.server.database,
             message="Large objects are stored here; no policy holds them.",
-            remedy=_revoke_execute(found),
+            remedy=revoke_execute(found),
         )
 
 

@@ -4,7 +4,7 @@ How a rule is declared, and the hits that many rules make.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .._catalog import Function, Relation
 from .._findings import Hit, Rule, Severity
@@ -12,11 +12,13 @@ from .._sql import name_sql, qualified_sql
 from .._survey import ReadPolicy, Survey
 
 __all__ = [
+    "callable_builtins",
     "function_hit",
     "function_sql",
     "listed",
     "policy_hit",
     "policy_sql",
+    "revoke_execute",
     "role_hit",
     "rule",
     "table_hit",
@@ -123,6 +125,28 @@ def policy_sql(one: ReadPolicy) -> str:
     A policy as ALTER and DROP name it.
     """
     return f"{name_sql(one.policy.name)} ON {qualified_sql(one.relation.schema, one.relation.name)}"
+
+
+def callable_builtins(survey: Survey, *names: str) -> Iterator[tuple[str, list[str]]]:
+    """
+    Yield functions of the system that the application may call, and who it has that from.
+    """
+    for oid, signature in sorted(survey.catalog.builtin.items(), key=lambda one: one[1]):
+        name = signature.partition("(")[0].rpartition(".")[2]
+        if name in names:
+            grantees = {grant.grantee for grant in survey.granted("function", oid, "EXECUTE")}
+            supers = {oid for oid in grantees if survey.bypasses(oid)}
+            if who := sorted(grantees - supers):
+                yield signature, [survey.role_name(oid) for oid in who]
+
+
+def revoke_execute(found: list[tuple[str, list[str]]]) -> str:
+    """
+    The statements that take them away again.
+    """
+    return "\n".join(
+        f"REVOKE EXECUTE ON FUNCTION {signature} FROM {', '.join(who)};" for signature, who in found
+    )
 
 
 def listed(names: Iterable[str], *, most: int = 5) -> str:

@@ -204,7 +204,8 @@ def app_replicates(survey: Survey) -> Iterator[Hit]:
 
 _SERVER_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 _DATA_ROLES = ("pg_read_all_data", "pg_write_all_data")
-_OBSERVER_ROLES = ("pg_monitor", "pg_read_all_stats", "pg_signal_backend")
+_OBSERVER_ROLES = ("pg_monitor", "pg_read_all_stats")
+_SIGNAL_ROLES = ("pg_signal_backend",)
 
 
 @rule(
@@ -233,9 +234,26 @@ def app_reaches_server(survey: Survey) -> Iterator[Hit]:
 )
 def app_watches_sessions(survey: Survey) -> Iterator[Hit]:
     """
-    Look for memberships in the predefined roles.
+    Look for memberships in the predefined roles; TWH906 tells of them where tenants are sealed.
     """
-    yield from _predefined(survey, _OBSERVER_ROLES, "so it sees or ends the sessions of others")
+    roles = _SIGNAL_ROLES if survey.sealed else (*_OBSERVER_ROLES, *_SIGNAL_ROLES)
+    yield from _predefined(survey, roles, "so it sees or ends the sessions of others")
+
+
+@rule(
+    "TWH906",
+    "watches-tokens",
+    "error",
+    title="The application's role watches sessions whose tenants are sealed.",
+    why="The tokens of all logins are shown to it, whatever was set for its own.",
+    attacks=(54,),
+)
+def watches_tokens(survey: Survey) -> Iterator[Hit]:
+    """
+    The same, where the tenant is signed.
+    """
+    if survey.sealed:
+        yield from _predefined(survey, _OBSERVER_ROLES, "so it sees the tokens of all logins")
 
 
 @rule(
@@ -388,6 +406,7 @@ RULES = (
     app_replicates,
     app_reaches_server,
     app_watches_sessions,
+    watches_tokens,
     tenant_is_role,
     preset_tenant,
     login_sees_all_tenants,
