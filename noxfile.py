@@ -12,9 +12,10 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "bare", "coverage", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "attack", "bare", "coverage", "docs"]
 nox.options.error_on_missing_interpreters = True
 
+ATTACKS = "tests/attacks"
 GROUPS = nox.project.load_toml("pyproject.toml")
 
 
@@ -42,10 +43,20 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[all,testing]", *group("tests-all"))
     # Async SQLAlchemy runs its calls in greenlets, which are not there without it.
     measured = ["coverage", "run", "--concurrency=greenlet,thread", "-m", "pytest"]
-    session.run(*measured, *session.posargs, env=_coverage("all"))
+    arguments = session.posargs or [f"--ignore={ATTACKS}"]
+    session.run(*measured, *arguments, env=_coverage("all"))
     if not session.posargs:
-        for rest in ("lint", "types", "bare", "coverage", "docs"):
+        for rest in ("attack", "lint", "types", "bare", "coverage", "docs"):
             session.notify(rest)
+
+
+@nox.session
+def attack(session: nox.Session) -> None:
+    """
+    Try every attack, on the system's PostgreSQL and on the wheel's; prints what it got.
+    """
+    session.install("-e", ".[all,testing]", *group("tests-all"))
+    session.run("pytest", ATTACKS, *session.posargs)
 
 
 @nox.session
@@ -55,7 +66,7 @@ def bare(session: nox.Session) -> None:
     """
     session.install(".", *group("tests"))
     environment = {**_coverage("bare"), "TWH_TEST_BARE": "1"}
-    arguments = session.posargs or ["tests"]
+    arguments = session.posargs or ["tests", f"--ignore={ATTACKS}"]
     session.run("coverage", "run", "-m", "pytest", *arguments, env=environment)
 
 

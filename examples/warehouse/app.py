@@ -19,6 +19,7 @@ from .routes import (
     locations,
     login,
     purchase_orders,
+    recalls,
     reports,
     returns,
     sales_orders,
@@ -66,12 +67,13 @@ OPERATIONS = (
     returns.create_return,
     returns.get_return,
     reports.low_stock,
+    recalls.recall,
     service.health,
     service.openapi,
 )
 
 # The administrator is no tenant's user: these routes check their own token.
-_PUBLIC = ("/auth/login", "/healthz", "/openapi.json", "/tenants", "/tenants/*")
+_PUBLIC = ("/auth/login", "/healthz", "/openapi.json", "/tenants", "/tenants/*", "/admin/*")
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -83,6 +85,7 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with services.running():
+            await services.verify_logins()
             yield
 
     app = Starlette(

@@ -116,12 +116,14 @@ class Tokens:
         """
         return self._issue(_ADMINISTRATOR, sub=self._settings.administrator_email)
 
-    async def ensure_administrator(self, request: Request) -> None:
+    async def administrator_of(self, request: Request) -> str:
         """
-        Refuse a request that has no administrator's token.
+        The address of the administrator who asks; a request of anybody else is refused.
         """
-        if await self._administrators.verify(request.scope) is None:
+        claims = await self._administrators.verify(request.scope)
+        if claims is None:
             raise Refusal("credentials_invalid")
+        return str(claims["sub"])
 
     def _issue(self, audience: str, **claims: Any) -> str:
         now = self._settings.now()

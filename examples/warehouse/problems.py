@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from twh_platform import Problem, request_id
-from twh_platform.errors import BackendUnavailableError, CredentialsError
+from twh_platform.errors import AdministratorError, BackendUnavailableError, CredentialsError
 from twh_platform.tenancy import REFUSALS
-from twh_platform.tenancy.postgres import UNBOUND_SQLSTATE
+from twh_platform.tenancy.postgres import refusal_of, sqlstate_of
 
 __all__ = ["HANDLERS", "PROBLEMS", "Refusal"]
 
@@ -39,6 +39,7 @@ _OWN: Mapping[str, tuple[int, str]] = {
     "body_too_large": (413, "The body is too large"),
     "content_type_unsupported": (415, "The body must be application/json"),
     "idempotency_conflict": (422, "The idempotency key was used for another request"),
+    "reason_invalid": (422, "The reason is missing, or cannot be printed"),
     "reference_unknown": (422, "The body refers to something that does not exist"),
     "validation_failed": (422, "Some fields are not acceptable"),
     "precondition_required": (428, "An If-Match header is required"),
@@ -82,11 +83,11 @@ class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
         self.problem = replace(known, detail=detail, headers=merged, extensions=members)
 
 
-def _no_connection(sqlstate: str) -> bool:
-    # No state at all: it never got so far.  08 connection lost, 53 out of
-    # resources, 57 shut down or cancelled; a lock or deadlock may be gone in
-    # a moment too.
-    return sqlstate[:2] in {"", "08", "53", "57"} or sqlstate in {"40P01", "40001", "55P03"}
+# What the database says about the body that was sent.
+_SAID: Mapping[str, str] = {
+    "23505": "already_exists",  # unique_violation
+    "23503": "reference_unknown",  # foreign_key_violation
+}
 
 
 def database_problem(error: DBAPIError) -> Problem:
@@ -95,22 +96,15 @@ def database_problem(error: DBAPIError) -> Problem:
 
     What another tenant has and what nobody has are answered alike.
     """
-    state: str = getattr(error.orig, "sqlstate", None) or ""
-    if error.connection_invalidated or isinstance(error, InterfaceError) or _no_connection(state):
+    state = sqlstate_of(error)
+    problem = refusal_of(error)
+    if problem is None and state in _SAID:
+        return Refusal(_SAID[state]).problem
+    if problem is not None and problem.code == "backend_unavailable":
         _logger.warning("the database did not answer: %s %s", type(error.orig).__name__, state)
-        return Refusal("backend_unavailable").problem
-    if state == "23505":  # unique_violation
-        return Refusal("already_exists").problem
-    if state == "23503":  # foreign_key_violation
-        return Refusal("reference_unknown").problem
-    if state == "42501":  # insufficient_privilege: a policy or a grant said no
-        _logger.error("the database refused a row or a table", exc_info=error)
-        return Refusal("tenant_refused").problem
-    if state == UNBOUND_SQLSTATE:
-        _logger.error("a handler works without a tenant", exc_info=error)
-    else:
-        _logger.error("the database complained", exc_info=error)
-    return Refusal("internal_error").problem
+        return problem
+    _logger.error("the database complained: %s", state, exc_info=error)
+    return problem or Refusal("internal_error").problem
 
 
 async def _refused(_request: Request, error: Exception) -> Any:
@@ -130,6 +124,13 @@ async def _not_in_time(_request: Request, error: Exception) -> Any:
 
 async def _credentials(_request: Request, _error: Exception) -> Any:
     return Refusal("credentials_invalid").problem
+
+
+async def _unstated(request: Request, error: Exception) -> Any:
+    assert isinstance(error, AdministratorError)  # noqa: S101 -- for the type checker
+    if error.code in {"administrator_reason_missing", "administrator_text_invalid"}:
+        return Refusal("reason_invalid").problem
+    return await _unexpected(request, error)
 
 
 async def _gone(_request: Request, _error: Exception) -> Any:
@@ -160,5 +161,6 @@ HANDLERS: dict[Any, Any] = {
     PoolTimeoutError: _not_in_time,
     BackendUnavailableError: _not_in_time,
     CredentialsError: _credentials,
+    AdministratorError: _unstated,
     Exception: _unexpected,
 }

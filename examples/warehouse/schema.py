@@ -1,33 +1,44 @@
 """
-The database as SQL: tables, who may do what, and the isolation of tenants.
+Who may do what in the database, and which tables belong to tenants.
 
-Four logins, none of them a superuser, none with BYPASSRLS:
+`alembic revision --autogenerate` compares this and the models with the
+database, and writes what is to be done into `migrations`.
 
-- `warehouse_owner` owns the tables and runs this file.  The application never
+Five logins, none of them a superuser, and only the last with BYPASSRLS:
+
+- `warehouse_owner` owns the tables and runs the migrations.  The application never
   connects as it.
 - `warehouse_app` serves requests.  Every table it touches is under policies,
   and it cannot read a password hash.
 - `warehouse_directory` is the narrow one that works before a request is
   trusted: it looks tenants up and checks passwords at login.
 - `warehouse_administrator` manages the rows of `twh.tenants`, and nothing else.
+- `warehouse_support` reads items and stock levels across all tenants, for an
+  administrator who has stated a reason.
 """
 
 from __future__ import annotations
 
-from sqlalchemy.dialects.postgresql import dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
-
-from twh_platform.tenancy.postgres import TenantTable, install_sql, tenant_sql
-from twh_platform.tenancy.postgres.directory import directory_sql
+from twh_platform.tenancy.postgres import TenantTable
+from twh_platform.tenancy.postgres.alembic import declare_tenancy
 
 from .models import Base
 
-__all__ = ["ADMINISTRATOR", "APP", "DIRECTORY", "OWNER", "TENANT_TABLES", "schema_sql"]
+__all__ = [
+    "ADMINISTRATOR",
+    "APP",
+    "DIRECTORY",
+    "METADATA",
+    "OWNER",
+    "SUPPORT",
+    "TENANT_TABLES",
+]
 
 OWNER = "warehouse_owner"
 APP = "warehouse_app"
 DIRECTORY = "warehouse_directory"
 ADMINISTRATOR = "warehouse_administrator"
+SUPPORT = "warehouse_support"
 
 TENANT_TABLES = (
     TenantTable(name="users", privileges=("SELECT", "INSERT")),
@@ -49,44 +60,7 @@ TENANT_TABLES = (
     TenantTable(name="idempotency_keys", privileges=("SELECT", "INSERT", "UPDATE")),
 )
 
-# Login knows which tenant is asked for, so the policies hold it too: the
-# directory role sees the users of one tenant at a time, and only these columns.
-_LOGIN = f"""\
-GRANT SELECT (tenant_id, id, email, role) ON users TO {DIRECTORY};
-GRANT SELECT (tenant_id, user_id, hash) ON passwords TO {DIRECTORY};
-"""
+METADATA = Base.metadata
+"""The tables that the migrations make; those of the directory are not among them."""
 
-# Temporary tables of one tenant would be seen by the next on the same connection.
-_DATABASE = f"""\
-DO $$ BEGIN
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {APP}, {DIRECTORY}, {ADMINISTRATOR}',
-                   current_database());
-END $$;
-"""
-
-
-def schema_sql() -> str:
-    """
-    The whole schema, for an empty database; run it as the owner.
-    """
-    return "\n".join(
-        (
-            _DATABASE,
-            install_sql(),
-            _tables_sql(),
-            tenant_sql(TENANT_TABLES, role=APP),
-            directory_sql(role=DIRECTORY, administrators=(ADMINISTRATOR,)),
-            _LOGIN,
-        )
-    )
-
-
-def _tables_sql() -> str:
-    postgres = dialect()  # type: ignore[no-untyped-call]
-    statements = []
-    for table in Base.metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=postgres)))
-        indexes = sorted(table.indexes, key=lambda index: str(index.name))
-        statements += [str(CreateIndex(index).compile(dialect=postgres)) for index in indexes]
-    return "".join(f"{statement.strip()};\n" for statement in statements)
+declare_tenancy(METADATA, TENANT_TABLES, role=APP, sealed=True)

@@ -18,12 +18,18 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from twh_platform import CachedTenantDirectory
+from twh_platform.tenancy.postgres import Seal
 from twh_platform.tenancy.postgres.directory import (
     PostgresTenantDirectory,
     TenantChangeListener,
     directory_pool,
 )
-from twh_platform.tenancy.postgres.sqlalchemy import bind_engine
+from twh_platform.tenancy.postgres.sqlalchemy import (
+    TenantSession,
+    bind_administrator_engine,
+    bind_engine,
+    verify_login_async,
+)
 
 from .auth import Tokens
 from .settings import Settings
@@ -50,7 +56,12 @@ class Services:
         administrator: Sessions as `warehouse_administrator`, which sees
             `twh.tenants` only.
 
-        engines: What those sessions connect with.
+        support: Sessions as `warehouse_support`, which sees all tenants, inside
+            `twh_platform.tenancy.administrator` only.
+
+        engines: What those sessions connect with, but for the last.
+
+        support_engine: What the last connect with.
 
         pool: What the directory reads through.
     """
@@ -61,7 +72,9 @@ class Services:
     app: async_sessionmaker[AsyncSession]
     login: async_sessionmaker[AsyncSession]
     administrator: async_sessionmaker[AsyncSession]
+    support: async_sessionmaker[AsyncSession]
     engines: tuple[AsyncEngine, ...]
+    support_engine: AsyncEngine
     pool: AsyncConnectionPool[Any]
 
     @classmethod
@@ -69,18 +82,22 @@ class Services:
         """
         Put them together.
         """
-        app = _engine(settings.app_dsn, size=10)
-        login = _engine(settings.directory_dsn, size=4)
-        administrator = _engine(settings.administrator_dsn, size=2)
+        seal = Seal(settings.seal_key)
+        app = bind_engine(_engine(settings.app_dsn, size=10), seal=seal)
+        login = bind_engine(_engine(settings.directory_dsn, size=4), seal=seal)
+        administrator = bind_engine(_engine(settings.administrator_dsn, size=2))
+        support = bind_administrator_engine(_engine(settings.support_dsn, size=2))
         pool = directory_pool(_plain(settings.directory_dsn))
         return cls(
             settings=settings,
             tokens=Tokens(settings),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
-            app=async_sessionmaker(app, expire_on_commit=False),
-            login=async_sessionmaker(login, expire_on_commit=False),
+            app=_sessions(app),
+            login=_sessions(login),
             administrator=async_sessionmaker(administrator, expire_on_commit=False),
+            support=async_sessionmaker(support, expire_on_commit=False),
             engines=(app, login, administrator),
+            support_engine=support,
             pool=pool,
         )
 
@@ -90,7 +107,7 @@ class Services:
         Open what has to be opened, and close everything at the end.
         """
         async with AsyncExitStack() as stack:
-            for engine in self.engines:
+            for engine in (*self.engines, self.support_engine):
                 stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(self.pool)
             await stack.enter_async_context(
@@ -98,9 +115,20 @@ class Services:
             )
             yield
 
+    async def verify_logins(self) -> None:
+        """
+        Refuse to serve with a login that policies, or the seal, cannot hold.
+        """
+        for engine in self.engines:
+            await verify_login_async(engine)
+
+
+def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return async_sessionmaker(engine, sync_session_class=TenantSession, expire_on_commit=False)
+
 
 def _engine(dsn: str, *, size: int) -> AsyncEngine:
-    engine = create_async_engine(
+    return create_async_engine(
         dsn,
         pool_size=size,
         max_overflow=0,
@@ -112,7 +140,6 @@ def _engine(dsn: str, *, size: int) -> AsyncEngine:
             " -c idle_in_transaction_session_timeout=10s",
         },
     )
-    return bind_engine(engine)
 
 
 def _plain(dsn: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from twh_platform.tenancy.postgres import SealKey
+
 __all__ = ["Settings"]
 
 
@@ -27,6 +29,10 @@ class Settings:
 
         administrator_dsn: The database as `warehouse_administrator`.
 
+        support_dsn: The database as `warehouse_support`.
+
+        seal_key: What tenants are sealed with, for the database to believe them.
+
         secret: What tokens are signed with, 32 bytes or more.
 
         administrator_email: The address that the administrator logs in with.
@@ -45,6 +51,8 @@ class Settings:
     app_dsn: str = field(repr=False)
     directory_dsn: str = field(repr=False)
     administrator_dsn: str = field(repr=False)
+    support_dsn: str = field(repr=False)
+    seal_key: SealKey = field(repr=False)
     secret: bytes = field(repr=False)
     administrator_email: str
     administrator_password_hash: str = field(repr=False)

@@ -57,12 +57,15 @@ class Call:
             It is the tenant's, or the administrator's.
 
         caller: The user.
+
+        administrator: The address of the administrator.
     """
 
     request: Request
     services: Services
     _db: AsyncSession | None = None
     _caller: Caller | None = None
+    _administrator: str | None = None
 
     @property
     def db(self) -> AsyncSession:
@@ -79,6 +82,14 @@ class Call:
         """
         assert self._caller is not None  # noqa: S101 -- a mistake of ours
         return self._caller
+
+    @property
+    def administrator(self) -> str:
+        """
+        Who looks after the tenants; on other routes there is nobody.
+        """
+        assert self._administrator is not None  # noqa: S101 -- a mistake of ours
+        return self._administrator
 
     async def in_time(self, work: Coroutine[Any, Any, T]) -> T:
         """
@@ -215,12 +226,15 @@ class Operation:
         """
         services: Services = request.app.state.services
         caller: Caller | None = None
+        administrator: str | None = None
         if self.access == "administrator":
-            await services.tokens.ensure_administrator(request)
+            administrator = await services.tokens.administrator_of(request)
         elif isinstance(self.access, Role):
             caller = Caller.of(request)
             caller.ensure(self.access)
-        call = Call(request=request, services=services, _caller=caller)
+        call = Call(
+            request=request, services=services, _caller=caller, _administrator=administrator
+        )
         given = await self._given(call)
         rendered = await self._answer_in_time(call, given)
         return Response(

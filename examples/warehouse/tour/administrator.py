@@ -4,7 +4,7 @@ What the administrator does, and what anybody may ask.
 
 from __future__ import annotations
 
-from ..seed import EXPIRED, SUSPENDED
+from ..seed import EXPIRED, MAIN, SUSPENDED
 from .step import ANY, Contains, Step, log_in, problem
 
 __all__ = ["administrator"]
@@ -15,6 +15,7 @@ def administrator() -> list[Step]:
     The steps; they make a sandbox of their own.
     """
     user = {"email": "first@example.com", "name": "First", "password": "{password}"}
+    first, *others = MAIN
     sandbox = {"id": "box-{run}", "tier": "FREE", "user": user}
     tenants = [
         {"id": "acme", "tier": "GROWTH"},
@@ -75,6 +76,35 @@ def administrator() -> list[Step]:
         log_in("log in to the sandbox", "box-{run}", "first@example.com", "sandboxed"),
         Step(
             "it is empty", "GET /items", 200, {"data": [], "next_cursor": None}, bearer="sandboxed"
+        ),
+        Step(
+            "ask for no reason where an item is, at all tenants",
+            "POST /admin/recalls",
+            422,
+            problem("reason_invalid"),
+            bearer="administrator",
+            body={"sku": "SAW", "reason": " "},
+            shown=True,
+        ),
+        *(
+            Step(
+                f"recall an item, which {holder} has too",
+                "POST /admin/recalls",
+                200,
+                {"data": Contains({"tenant_id": holder, "name": "Saw", "quantity": ANY})},
+                bearer="administrator",
+                body={"sku": "SAW", "reason": "ticket 4711: blades of lot 12 break"},
+                shown=holder == first,
+            )
+            for holder in (first, *others)
+        ),
+        Step(
+            "a tenant's user recalls nothing",
+            "POST /admin/recalls",
+            401,
+            problem("credentials_invalid"),
+            bearer="sandboxed",
+            body={"sku": "SAW", "reason": "curious"},
         ),
         Step(
             "suspend it",

@@ -7,13 +7,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._extras import missing_extra
-from ..errors import BackendUnavailableError, ConfigurationError, PlatformError
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ..tenancy.postgres import SealKey
@@ -22,8 +20,6 @@ __all__ = ["DSN_VARIABLE", "add_dsn", "add_key_file", "owner_connection", "write
 
 DSN_VARIABLE = "TWH_OWNER_DSN"
 """The environment variable that holds the owner's DSN if the command line does not."""
-
-_CONNECT_SECONDS = 10
 
 
 def add_dsn(parser: argparse.ArgumentParser) -> None:
@@ -55,23 +51,10 @@ def owner_connection(options: argparse.Namespace) -> Iterator[Any]:
     dsn = options.dsn or os.environ.get(DSN_VARIABLE)
     if not dsn:
         raise ConfigurationError(f"give --dsn, or set {DSN_VARIABLE}", code="owner_dsn_missing")
-    try:
-        import psycopg
-    except ImportError as cause:
-        raise missing_extra("psycopg", cause) from cause
-    dsn = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", dsn)
-    try:
-        with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
-            yield connection
-    except PlatformError:
-        raise
-    except psycopg.errors.InsufficientPrivilege as error:
-        message = f"this login may not do it: {error.diag.message_primary}"
-        raise ConfigurationError(message, code="owner_refused") from error
-    except psycopg.Error as error:
-        # A libpq message about a DSN quotes it, password included.
-        text = error.diag.message_primary or type(error).__name__
-        raise BackendUnavailableError(f"the database did not do it: {text}") from None
+    from ..tenancy.postgres._psycopg_seal import owner_transaction
+
+    with owner_transaction(dsn) as connection:
+        yield connection
 
 
 def write_key(path: Path, key: SealKey) -> None:

@@ -5,6 +5,8 @@ No route gives, changes or betrays what belongs to another tenant.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jwt
@@ -19,6 +21,9 @@ from examples.warehouse.settings import Settings
 from examples.warehouse.tour.isolation import isolation
 from examples.warehouse.web import Operation
 from tests.support.warehouse import Client, SignIn, add, add_item, add_location, add_stock
+from twh_platform import Tenant, bind_tenant, unbind_tenant
+from twh_platform.tenancy.postgres import Seal
+from twh_platform.tenancy.postgres.psycopg import TenantConnection
 
 BY_ID = [one for one in OPERATIONS if one.for_user and "{id:uuid}" in one.path]
 ABOVE_VIEWER = [one for one in OPERATIONS if one.for_user and one.access is not Role.VIEWER]
@@ -155,6 +160,16 @@ REFUSED = {
 }
 
 
+@contextmanager
+def as_acme(warehouse: Settings, dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """
+    Connect with a login's DSN, as acme.
+    """
+    kind = TenantConnection.using(seal=Seal(warehouse.seal_key))
+    with bind_tenant(Tenant(id="acme")), kind.connect(dsn) as connection:
+        yield connection
+
+
 @pytest.mark.parametrize(
     ("role", "statement"), [(role, one) for role, all_ in REFUSED.items() for one in all_]
 )
@@ -166,25 +181,37 @@ def test_each_login_may_do_only_its_own_work(
     """
     dsn = warehouse.app_dsn.replace("+psycopg", "").replace("warehouse_app", role)
 
-    with psycopg.connect(dsn) as connection:
-        connection.execute("SELECT set_config('twh.tenant_id', 'acme', true)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute(statement)
+    refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
+    with as_acme(warehouse, dsn) as connection, refused:
+        connection.execute(statement)
 
 
 def test_login_reads_one_tenant_at_a_time(warehouse: Settings) -> None:
     """
     The login that reads password hashes sees those of the bound tenant, and none unbound.
     """
-    with psycopg.connect(warehouse.directory_dsn.replace("+psycopg", "")) as connection:
-        connection.execute("SELECT set_config('twh.tenant_id', 'acme', true)")
+    dsn = warehouse.directory_dsn.replace("+psycopg", "")
+    with as_acme(warehouse, dsn) as connection:
         seen = connection.execute("SELECT DISTINCT tenant_id FROM passwords").fetchall()
         connection.rollback()
-        with pytest.raises(psycopg.Error) as unbound:
+        with unbind_tenant(), pytest.raises(psycopg.Error) as unbound:
             connection.execute("SELECT hash FROM passwords")
 
     assert seen == [("acme",)]
     assert unbound.value.sqlstate == "TW001"
+
+
+def test_injected_sql_does_not_switch_the_tenant(warehouse: Settings) -> None:
+    """
+    The seal of acme opens nothing of globex, however the setting is changed.
+    """
+    dsn = warehouse.app_dsn.replace("+psycopg", "")
+    for change in ("SET LOCAL twh.tenant_id = 'globex'", "RESET twh.tenant_id; SET ROLE NONE"):
+        with as_acme(warehouse, dsn) as connection:
+            connection.execute(change)
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute("SELECT sku FROM items")
+        assert refused.value.sqlstate in {"TW001", "TW003"}
 
 
 async def test_an_administrators_token_is_read_like_a_users(app: Starlette, client: Client) -> None:

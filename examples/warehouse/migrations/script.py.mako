@@ -1,0 +1,29 @@
+# mypy: disable-error-code="attr-defined"
+"""
+${message[:1].upper() + message[1:]}.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """
+    Go forward.
+    """
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """
+    Go back.
+    """
+    ${downgrades if downgrades else "pass"}
