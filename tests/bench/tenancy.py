@@ -1,5 +1,5 @@
 """
-The rows of `tenancy`: turns, time, scrub, policies, seal, middleware.
+The rows of `tenancy`: turns, time, scrub, seal, pooler, policies, middleware.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from ._database import Database, conditions, open_database
 from ._policies import policy_rows
+from ._pooler import pooler_rows
 from ._rows import Row, as_table
 from ._scrub import scrub_rows
 from ._sealed import sealed_rows
@@ -31,6 +32,7 @@ PARTS: dict[str, _Part] = {
     "remote": lambda database, seconds: remote_rows(database, seconds=seconds),
     "scrub": lambda database, seconds: scrub_rows(database, seconds=seconds),
     "sealed": lambda database, seconds: sealed_rows(database, seconds=seconds),
+    "pooler": lambda database, seconds: pooler_rows(database, seconds=seconds),
     "policies": lambda database, seconds: policy_rows(database, seconds=seconds),
     "middleware": _middleware_rows,
 }

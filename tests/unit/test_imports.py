@@ -28,7 +28,7 @@ EXTRAS = set(importlib.metadata.metadata("twh-platform").get_all("Provides-Extra
 
 LEAVES = {"errors", "_asgi", "_signals", "_extras"}
 CONTEXT = {"tenancy._context", "tenancy._tenant", "tenancy._carry"}
-SEAMS = ("_directory", "_store", "_service", "_sink")
+SEAMS = ("_directory", "_envelopes", "_lease", "_store", "_service", "_sink")
 TOP = {"platform", "config", "console", "cli", "testing"}
 LAYERS = ["leaf", "context", "middle", "seam", "middleware", "technology", "top"]
 

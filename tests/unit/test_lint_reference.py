@@ -40,3 +40,8 @@ def test_ids_and_names_are_unique():
 def test_a_gap_is_noticed(sections):
     """Control: a rule that nobody documented has no section."""
     assert "TWH999 no-such-rule" not in sections
+
+
+def test_the_readme_counts_them(project_root):
+    """The number of rules that a reader is promised is the number that there are."""
+    assert f"{len(RULES)} rules" in (project_root / "README.md").read_text()
