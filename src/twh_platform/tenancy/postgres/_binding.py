@@ -51,9 +51,11 @@ _SCRUB = "; ".join(  # noqa: FLY002 -- one statement a line, with its reason
         "UNLISTEN *",
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         # Those of the drivers stay: SQL cannot make one that looks like theirs.
-        "DO $$DECLARE made text;\nBEGIN\n"
-        "FOR made IN SELECT name FROM pg_catalog.pg_prepared_statement() WHERE from_sql LOOP\n"
-        "EXECUTE pg_catalog.format('DEALLOCATE %I', made);\nEND LOOP;\nEND$$",
+        (
+            "DO $$DECLARE made text;\nBEGIN\n"
+            "FOR made IN SELECT name FROM pg_catalog.pg_prepared_statement() WHERE from_sql LOOP\n"
+            "EXECUTE pg_catalog.format('DEALLOCATE %I', made);\nEND LOOP;\nEND$$"
+        ),
         "DISCARD TEMP",
         "DISCARD SEQUENCES",
         "COMMIT",

@@ -160,7 +160,8 @@ def install_sql() -> str:
     the value: a cast alone would take ``7`` and ``07`` for the same tenant.
 
     It may be run again.  Run it as the role that owns the schema, never as
-    the application's role.
+    the application's role.  Alone, on a sealed database, it takes the seal
+    away: there `seal_sql` follows it in the same transaction.
     """
     return f"""\
 CREATE SCHEMA IF NOT EXISTS twh;

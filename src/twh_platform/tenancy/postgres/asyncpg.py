@@ -77,7 +77,7 @@ class _BoundConnection(Configured, asyncpg.Connection):  # type: ignore[misc]
         """
         self._check_open()
         # Seen once on a connection, folding need not be looked for again.
-        kind = Transaction if self.folds else TenantTransaction
+        kind = _Block if self.folds else TenantTransaction
         return kind(self, isolation, readonly, deferrable)
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- theirs
@@ -152,7 +152,19 @@ def _startup_settings(protocol: Any, given: tuple[Any, ...]) -> dict[str, str]:
     return settings
 
 
-class TenantTransaction(Transaction):  # type: ignore[misc]
+class _Block(Transaction):  # type: ignore[misc]
+    __slots__ = ()
+
+    # A plain function: on the way out of every transaction a coroutine more would tell.
+    def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> Awaitable[Any]:
+        if lost_statement(error):
+            self._connection.terminate()
+            return asyncio.sleep(0)
+        left: Awaitable[Any] = super().__aexit__(kind, error, traceback)
+        return left
+
+
+class TenantTransaction(_Block):
     """
     A transaction that makes sure it was bound.
 
