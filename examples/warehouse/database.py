@@ -26,7 +26,10 @@ ADMINISTRATOR_EMAIL = "administrator@warehouse.example"
 BYPASSES = "LOGIN NOSUPERUSER BYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
 """The attributes of `warehouse_support`, which only a superuser can give."""
 
-HIDES = "ALTER ROLE {role} SET track_activities = off"
+HIDES = """\
+ALTER ROLE {role} SET track_activities = off;
+ALTER ROLE {role} SET pg_stat_statements.track_utility = off;
+"""
 """What keeps the seals of a login from its other connections; for a superuser too."""
 
 

@@ -37,6 +37,10 @@ from .settings import Settings
 __all__ = ["Services"]
 
 
+# It sees all tenants, and so has no tokens that could be taken.
+_SUPPORT_BEARS = ("login_bypasses_policies", "token_visible", "token_in_statements")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """
@@ -120,7 +124,13 @@ class Services:
         Refuse to serve with a login that policies, or the seal, cannot hold.
         """
         for engine in self.engines:
-            await verify_login_async(engine)
+            await verify_login_async(engine, sealed=True)
+        # Outside of an access the support engine would refuse this, too.
+        support = _engine(self.settings.support_dsn, size=1)
+        try:
+            await verify_login_async(support, sealed=True, accept=_SUPPORT_BEARS)
+        finally:
+            await support.dispose()
 
 
 def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

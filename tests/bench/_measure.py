@@ -50,10 +50,18 @@ class Variant:
 class Series:
     """
     A variant's blocks, one per round that counts, in microseconds per run.
+
+    Attributes:
+        wall: Wall time.
+
+        cpu: CPU time of this process and of the server's.
+
+        server: CPU time of the server's processes alone.
     """
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
 
 
 def measure(
@@ -89,6 +97,7 @@ def _quieter_half(series: dict[K, Series]) -> dict[K, Series]:
         name: Series(
             wall=list(itertools.compress(one.wall, keep)),
             cpu=list(itertools.compress(one.cpu, keep)),
+            server=list(itertools.compress(one.server, keep)),
         )
         for name, one in series.items()
     }
@@ -100,15 +109,16 @@ def _block_size(variant: Variant, block_seconds: float) -> int:
 
 
 def _block(variant: Variant, size: int, series: Series) -> None:
-    before = _cpu_seconds(variant.backends)
+    client, server = time.process_time(), _server_seconds(variant.backends)
     taken = variant.run(size)
-    after = _cpu_seconds(variant.backends)
+    client, server = time.process_time() - client, _server_seconds(variant.backends) - server
     series.wall.append(statistics.median(taken) * 1e6)
-    series.cpu.append((after - before) / size * 1e6)
+    series.cpu.append((client + server) / size * 1e6)
+    series.server.append(server / size * 1e6)
 
 
-def _cpu_seconds(backends: Sequence[int]) -> float:
-    return time.process_time() + sum(map(_backend_cpu_seconds, backends))
+def _server_seconds(backends: Sequence[int]) -> float:
+    return sum(map(_backend_cpu_seconds, backends))
 
 
 def _backend_cpu_seconds(pid: int) -> float:

@@ -1,5 +1,6 @@
 """
-The rows of `tenancy`: turns, time, scrub, seal, pooler, policies, middleware.
+The rows of `tenancy`: turns, time, scrub, seal, pooler, policies, middleware,
+warehouse.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ._rows import Row, as_table
 from ._scrub import scrub_rows
 from ._sealed import sealed_rows
 from ._transactions import local_rows, remote_rows, turn_rows
+from ._warehouse import warehouse_rows
 
 __all__ = ["PARTS", "rows"]
 
@@ -35,6 +37,7 @@ PARTS: dict[str, _Part] = {
     "pooler": lambda database, seconds: pooler_rows(database, seconds=seconds),
     "policies": lambda database, seconds: policy_rows(database, seconds=seconds),
     "middleware": _middleware_rows,
+    "warehouse": lambda database, seconds: warehouse_rows(database, seconds=seconds),
 }
 """What `--part` names; each gets the seconds for one comparison."""
 

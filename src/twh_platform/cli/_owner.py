@@ -46,6 +46,7 @@ def owner_connection(options: argparse.Namespace) -> Iterator[Any]:
     Raises:
         twh_platform.errors.ConfigurationError: With code ``owner_dsn_missing``,
             or ``owner_refused`` for a login that may not do this.
+
         twh_platform.errors.BackendUnavailableError: If the server cannot be reached.
     """
     dsn = options.dsn or os.environ.get(DSN_VARIABLE)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from datetime import UTC, datetime
+from datetime import datetime
 from inspect import isawaitable
 from types import TracebackType
 from typing import TypeAlias
@@ -26,6 +26,7 @@ from typing import TypeAlias
 from .._signals import announce
 from ..errors import AdministratorError, ConfigurationError
 from ._announcements import AdministratorEntered, AdministratorLeft
+from ._clock import utc_now
 
 __all__ = ["Access", "access_here", "administrator", "current_administrator"]
 
@@ -35,10 +36,6 @@ _LONGEST_ACTOR = 200
 _LONGEST_REASON = 1000
 
 _logger = logging.getLogger("twh_platform.tenancy.administrator")
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Access:
@@ -129,6 +126,8 @@ class administrator:  # noqa: N801 -- read in a with statement
             missing, is longer than 200 or 1000 characters, or has characters
             that are not printable, line breaks among them.
 
+        TypeError: If one of them is no text.
+
         twh_platform.errors.ConfigurationError: On entry by `with`, if *record*
             has to be awaited.
     """
@@ -141,23 +140,9 @@ class administrator:  # noqa: N801 -- read in a with statement
         actor: str,
         reason: str,
         record: Record | None = None,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        if not isinstance(actor, str) or not isinstance(reason, str):
-            message = f"actor and reason are text, not {actor!r} and {reason!r}"
-            raise TypeError(message)
-        self._actor, self._reason = actor.strip(), reason.strip()
-        if not self._actor:
-            message = "work across tenants needs an actor: the person who answers for it"
-            raise AdministratorError(message, code="administrator_actor_missing")
-        if not self._reason:
-            message = "work across tenants needs a reason"
-            raise AdministratorError(message, code="administrator_reason_missing")
-        for text, longest in ((self._actor, _LONGEST_ACTOR), (self._reason, _LONGEST_REASON)):
-            # It is written into logs, one line each, and shown to people.
-            if len(text) > longest or not text.isprintable():
-                message = f"no printable text of at most {longest} characters: {text[:80]!r}"
-                raise AdministratorError(message, code="administrator_text_invalid")
+        self._actor, self._reason = _stated(actor, reason)
         self._record = record
         self._clock = clock
         self._access: Access | None = None
@@ -241,3 +226,26 @@ class administrator:  # noqa: N801 -- read in a with statement
             error or "ended well",
         )
         announce(left)
+
+
+def _stated(actor: str, reason: str) -> tuple[str, str]:
+    if not isinstance(actor, str) or not isinstance(reason, str):
+        message = f"actor and reason are text, not {actor!r} and {reason!r}"
+        raise TypeError(message)
+    actor, reason = actor.strip(), reason.strip()
+    if not actor:
+        message = "work across tenants needs an actor: the person who answers for it"
+        raise AdministratorError(message, code="administrator_actor_missing")
+    if not reason:
+        message = "work across tenants needs a reason"
+        raise AdministratorError(message, code="administrator_reason_missing")
+    _ensure_printable(actor, longest=_LONGEST_ACTOR)
+    _ensure_printable(reason, longest=_LONGEST_REASON)
+    return actor, reason
+
+
+def _ensure_printable(text: str, *, longest: int) -> None:
+    # It is written into logs, one line each, and shown to people.
+    if len(text) > longest or not text.isprintable():
+        message = f"no printable text of at most {longest} characters: {text[:80]!r}"
+        raise AdministratorError(message, code="administrator_text_invalid")

@@ -84,8 +84,10 @@ class TenantViolation:
     Attributes:
         code: ``tenant_unbound``, ``tenant_id_malformed``,
             ``tenant_seal_invalid``, ``tenant_row_refused`` (a policy or a grant
-            said no), or ``tenant_switched_in_transaction``; for connections of
-            the administrators' login ``administrator_access_missing`` or
+            said no), or ``tenant_switched_in_transaction``; of a `TenantSession`
+            ``session_of_another_tenant`` or ``object_of_another_tenant``; for
+            connections of the administrators' login
+            ``administrator_access_missing`` or
             ``administrator_switched_in_transaction``.
 
         tenant_id: The current tenant, or None.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from .._asgi import Scope, header_values
 from ..errors import EnvelopeError
 from ._claim import TenantClaim
+from ._clock import utc_now
 from ._context import bind_tenant, require_tenant
 from ._directory import TenantDirectory, ensure_found, served_tenant
 from ._envelope import EnvelopeKeys, TenantEnvelope, valid_audience
@@ -24,10 +25,6 @@ from ._tenant import Tenant
 __all__ = ["ENVELOPE_HEADER", "EnvelopeResolver", "TenantEnvelopes"]
 
 ENVELOPE_HEADER = "X-Tenant-Envelope"
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class TenantEnvelopes:
@@ -68,7 +65,7 @@ class TenantEnvelopes:
         keys: str | bytes | Iterable[str | bytes],
         *,
         leeway: float = 5.0,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._keys = EnvelopeKeys(keys)

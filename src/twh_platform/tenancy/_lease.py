@@ -9,10 +9,11 @@ renewed by nobody, and what works in silence asks for itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from .._asgi import Message, Problem, Receive, Scope, Send
 from ..errors import BackendUnavailableError, NoCurrentTenantError, PlatformError, TenantError
+from ._clock import utc_now
 from ._context import Binding, LeasedTenant, bind_again, binding_here
 from ._directory import TenantDirectory, served_tenant
 from ._tenant import Tenant
@@ -22,12 +23,8 @@ __all__ = ["LeasedConnection", "renew_lease"]
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 async def renew_lease(
-    directory: TenantDirectory, *, clock: Callable[[], datetime] = _utc_now
+    directory: TenantDirectory, *, clock: Callable[[], datetime] = utc_now
 ) -> Tenant:
     """
     Ask whether the current tenant may still be served, and let its lease begin anew.

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from .._asgi import ASGIApp, Problem, Receive, Scope, Send, request_id
@@ -28,6 +28,7 @@ from ..errors import (
 )
 from ._announcements import TenantRefused, TenantResolved
 from ._claim import TenantClaim, TenantResolver
+from ._clock import utc_now
 from ._context import (
     Binding,
     bind_again,
@@ -88,10 +89,6 @@ def resolution_of(scope: Scope) -> Resolution:
     raise NoCurrentTenantError(message)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class TenantMiddleware:
     """
     Bind the tenant of each request and websocket, or refuse it.
@@ -145,7 +142,7 @@ class TenantMiddleware:
         resolver: TenantResolver,
         directory: TenantDirectory,
         public_paths: Iterable[str] = (),
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         lease: float | None = 300.0,
         lease_clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -130,28 +130,25 @@ class _Operation:
         schema = parameter.get("schema", {"type": "string"})
         return self._make(schema, snake(parameter["name"]), _example(parameter))
 
-    def _bodies(self) -> Iterator[dict[str, Any]]:
-        declared = self._resolve(self._operation.get("requestBody", {}))
-        content = declared.get("content", {})
-        if not content:
-            yield {}
-            return
+    def _bodies(self) -> list[dict[str, Any]]:
+        content = self._resolve(self._operation.get("requestBody", {})).get("content", {})
         for kind, media in content.items():
             schema, given = media.get("schema", {}), _example(media)
             if kind.partition(";")[0].endswith("json"):
-                made = self._make(schema, "", given)
-                yield {"json": made}
-                if given is not None and (shown := _with_places(given)) != made:
-                    yield {"json": shown}
-                # An id that may be left out is tried too, each alone.
-                for key in self._optional_ids(schema, made):
-                    yield {"json": {**made, key: f"{{{snake(key)}}}"}}
-                return
+                return [{"json": one} for one in self._json_bodies(schema, given)]
             if kind == "application/x-www-form-urlencoded":
-                yield {
-                    "form": {key: str(one) for key, one in self._make(schema, "", given).items()}
-                }
-                return
+                made = self._make(schema, "", given)
+                return [{"form": {key: str(one) for key, one in made.items()}}]
+        return [] if content else [{}]
+
+    def _json_bodies(self, schema: Schema, given: Any) -> Iterator[Any]:
+        made = self._make(schema, "", given)
+        yield made
+        if given is not None and (shown := _with_places(given)) != made:
+            yield shown
+        # An id that may be left out is tried too, each alone.
+        for key in self._optional_ids(schema, made):
+            yield {**made, key: f"{{{snake(key)}}}"}
 
     def _optional_ids(self, schema: Schema, made: Any) -> list[str]:
         properties = self._resolve(schema).get("properties", {})

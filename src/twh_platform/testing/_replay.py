@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import NamedTuple
 
 from .._asgi import ASGIApp
@@ -15,7 +16,7 @@ from ._harvest import Harvest, absent_like
 from ._http import AppAnswer, AppClient, AppRequest
 from ._leaks import UUID_TEXT, Needle, find_leaks, without_sent
 
-__all__ = ["Authorize", "Replayed", "replay"]
+__all__ = ["Authorize", "Replayed", "authorized", "replay"]
 
 Authorize = Callable[[AppRequest, Tenant], AppRequest | Awaitable[AppRequest]]
 
@@ -82,8 +83,7 @@ async def replay(
     owner, stranger = tenants
 
     async def send(asked: AppRequest, tenant: Tenant) -> AppAnswer:
-        made = authorize(asked, tenant)
-        return await client.send(await made if inspect.isawaitable(made) else made)
+        return await client.send(await authorized(authorize, asked, tenant))
 
     first = await send(request, owner)
     if first.status >= _REFUSED:
@@ -91,20 +91,29 @@ async def replay(
         raise AssertionError(f"{message}\n{first.text[:500]}")
     named = _ids_in(request, ids)
 
-    async def ask_for_nobodys() -> tuple[AppAnswer, list[str]]:
+    async def ask_for_nobodys() -> Said:
         made = _made_up(named)
-        return await send(_with(request, named, made), stranger), made
+        return Said(await send(_with(request, named, made), stranger), tuple(made))
 
-    nobody = [await ask_for_nobodys()] if named else []
+    before = await ask_for_nobodys() if named else None
     other = await send(request, stranger)
     faults = [str(leak) for leak in find_leaks(other, _needles(first, owner, markers, request))]
-    if nobody:
-        nobody.append(await ask_for_nobodys())
-        faults += _otherwise(other, nobody, named, frozenset(volatile))
+    if before is not None:
+        nobody = before, await ask_for_nobodys()
+        if differs := otherwise(Said(other, tuple(named)), nobody, frozenset(volatile)):
+            faults.append(f"ids that nobody has are answered otherwise: {differs}")
     if faults:
         title = f"{request} as {stranger.id} tells of {owner.id}:"
         raise AssertionError("\n  ".join([title, *faults]))
     return Replayed(first, other)
+
+
+async def authorized(authorize: Authorize, request: AppRequest, tenant: Tenant) -> AppRequest:
+    """
+    The request as one that the tenant sends.
+    """
+    made = authorize(request, tenant)
+    return await made if inspect.isawaitable(made) else made
 
 
 def _needles(
@@ -130,15 +139,4 @@ def _with(request: AppRequest, ids: list[str], made: list[str]) -> AppRequest:
     path, body = request.path, request.body
     for one, new in zip(ids, made, strict=True):
         path, body = path.replace(one, new), body.replace(one.encode(), new.encode())
-    return AppRequest(method=request.method, path=path, headers=request.headers, body=body)
-
-
-def _otherwise(
-    other: AppAnswer,
-    nobody: list[tuple[AppAnswer, list[str]]],
-    ids: Collection[str],
-    volatile: frozenset[str],
-) -> list[str]:
-    before, after = (Said(one, tuple(made)) for one, made in nobody)
-    differs = otherwise(Said(other, tuple(ids)), (before, after), volatile)
-    return [f"ids that nobody has are answered otherwise: {differs}"] if differs else []
+    return replace(request, path=path, body=body)

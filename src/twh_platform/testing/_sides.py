@@ -46,6 +46,17 @@ class Side:
         tenant: The tenant.
 
         ignore: Names of members whose values belong to nobody.
+
+    Attributes:
+        harvest: What it was shown.
+
+        reads: Its requests that were answered well, by method and path.
+
+        writes: The requests that it made something with, in their order.
+
+        answered: An answer to each step, a good one if there was any.
+
+        prefix: What its marks begin with.
     """
 
     def __init__(self, tenant: Tenant, *, ignore: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -147,7 +147,7 @@ class WalkStep:
         )
         if self.form is not None:
             form = {name: _fill(value, f"body {name}", choose) for name, value in self.form.items()}
-            made = AppRequest(**{**_fields(request), "body": urlencode(form).encode()})
+            made = replace(request, body=urlencode(form).encode())
             return made.with_header("content-type", "application/x-www-form-urlencoded")
         return request if self.json is None else request.with_json(_fill(self.json, "body", choose))
 
@@ -182,10 +182,6 @@ def parameter_name(path: str, parameter: str) -> str:
     if name in _IDS:
         return f"{owner or resource_of(path)}_id"
     return f"{name}_id" if name == owner else name
-
-
-def _fields(request: AppRequest) -> dict[str, Any]:
-    return {"method": request.method, "path": request.path, "headers": request.headers}
 
 
 def _plain(part: Any) -> Any:

@@ -43,4 +43,4 @@ def tenant_pair(*, uuids: bool = False) -> TenantPair:
     if not uuids:
         return TenantPair(Tenant(id=f"first-{chance}"), Tenant(id=f"other-{chance}"))
     ends = str(uuid.uuid4())[8:]
-    return TenantPair(Tenant(id=f"1{'1' * 7}{ends}"), Tenant(id=f"2{'2' * 7}{ends}"))
+    return TenantPair(Tenant(id=f"{'1' * 8}{ends}"), Tenant(id=f"{'2' * 8}{ends}"))

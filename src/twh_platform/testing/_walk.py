@@ -13,7 +13,6 @@ A walk through a whole app as a tenant that must learn nothing of another.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -28,13 +27,14 @@ from ._document import declared_by, documented_steps, routed_operations
 from ._harvest import Scalar, absent_like, is_identity
 from ._http import AppAnswer, AppClient, AppRequest
 from ._leaks import Needle, find_leaks, without_sent
-from ._replay import Authorize
+from ._replay import Authorize, authorized
 from ._report import Kind, WalkFinding, WalkOperation, WalkReport
 from ._sides import NotHarvestedError, Read, Side
 from ._steps import MADE, OWN, Slot, WalkStep
 
 __all__ = ["walk"]
 
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "QUERY"})
 _REFUSED = 400
 _TOO_MANY = 429
 _FAILED = 500
@@ -190,12 +190,11 @@ class _Walk:
             *self._markers,
             *self._first.harvest.needles(unlike=self._other.harvest),
         ]
-        reading = [one for one in self._all_trails() if one.step.safe]
         writing = sorted(
             (one for one in self._all_trails() if not one.step.safe),
             key=lambda one: _rank(one.step),
         )
-        await self._look(reading)
+        await self._look()
         for trail in writing:
             await self._ask(trail)
         await self._repeat()
@@ -226,26 +225,33 @@ class _Walk:
     def _all_trails(self) -> list[_Trail]:
         return [trail for trails in self._trails.values() for trail in trails]
 
+    def _reading(self) -> list[_Trail]:
+        return [trail for trail in self._all_trails() if trail.step.safe]
+
     # 1. Each has something of its own.
 
     async def _settle(self, side: Side) -> None:
         for step in self._steps:
-            try:
-                request = step.fill(side.own(step))
-            except NotHarvestedError as error:
-                raise AssertionError(f"step {step} as {side.tenant.id}: {error}") from None
-            answer = (await self._send(side, step, request)).answer
-            if answer.status >= _REFUSED:
-                said = f"{answer.status} {answer.text[:500]} {answer.error or ''}"
-                raise AssertionError(f"step {step} as {side.tenant.id} was answered {said}")
-            self._took(side, step, request, answer)
+            await self._carry_out(side, step)
         given = {step.operation for step in self._steps}
         pending = [
-            one.step for one in self._all_trails() if _creates(one.step) and not self._excepted(one)
+            one.step
+            for one in self._all_trails()
+            if _creates(one.step) and one.step.operation not in given and not self._excepted(one)
         ]
-        pending = [step for step in pending if step.operation not in given]
         for _ in range(_ROUNDS):
             pending = [step for step in pending if not await self._made(side, step)]
+
+    async def _carry_out(self, side: Side, step: WalkStep) -> None:
+        try:
+            request = step.fill(side.own(step))
+        except NotHarvestedError as error:
+            raise AssertionError(f"step {step} as {side.tenant.id}: {error}") from None
+        answer = (await self._send(side, step, request)).answer
+        if answer.status >= _REFUSED:
+            said = f"{answer.status} {answer.text[:500]} {answer.error or ''}"
+            raise AssertionError(f"step {step} as {side.tenant.id} was answered {said}")
+        self._took(side, step, request, answer)
 
     async def _made(self, side: Side, step: WalkStep) -> bool:
         try:
@@ -265,10 +271,9 @@ class _Walk:
             raise ConfigurationError(message) from error
 
     async def _read(self, side: Side) -> None:
-        reading = [one for one in self._all_trails() if one.step.safe]
         for _ in range(_ROUNDS):
             known = len(side.reads)
-            for trail in reading:
+            for trail in self._reading():
                 await self._read_step(side, trail.step)
             if len(side.reads) == known:
                 break
@@ -295,11 +300,11 @@ class _Walk:
 
     # 2. The other asks for what the first has.
 
-    async def _look(self, reading: list[_Trail]) -> None:
+    async def _look(self) -> None:
         await self._look_again()
         for read in self._first.reads.values():
             await self._send(self._other, read.step, read.request)
-        for trail in reading:
+        for trail in self._reading():
             await self._ask(trail)
             trail.control = self._read_control(trail)
 
@@ -361,27 +366,22 @@ class _Walk:
         What is asked in between may change what the other has; so a foreign
         value has to be answered like one of its two neighbours.
         """
-        absent = {slot: self._absent(slot, values[0]) for slot, values in foreign.items()}
-        comparable = all(value is not None for value in absent.values())
-        nobody: dict[Slot, Scalar] = {}
-        before = after = None
-        if comparable:
-            nobody = {slot: value for slot, value in absent.items() if value is not None}
-            before = await self._send_filled(trail, nobody)
+        before = await self._ask_for_nobodys(trail, foreign)
         theirs = []
         for index in range(max(map(len, foreign.values()))):
             chosen = {slot: all_[min(index, len(all_) - 1)] for slot, all_ in foreign.items()}
             theirs.append(await self._send_filled(trail, chosen))
             trail.statuses.add(theirs[-1].answer.status)
-        if comparable:
-            nobody = {
-                slot: value
-                for slot, values in foreign.items()
-                if (value := self._absent(slot, values[0])) is not None
-            }
-            after = await self._send_filled(trail, nobody)
+        after = await self._ask_for_nobodys(trail, foreign)
         if before is not None and after is not None:
             self._compare(trail.step, theirs, (before, after))
+
+    async def _ask_for_nobodys(
+        self, trail: _Trail, foreign: dict[Slot, list[Scalar]]
+    ) -> _Sent | None:
+        absent = {slot: self._absent(slot, values[0]) for slot, values in foreign.items()}
+        made = {slot: value for slot, value in absent.items() if value is not None}
+        return await self._send_filled(trail, made) if len(made) == len(absent) else None
 
     def _absent(self, slot: Slot, value: Scalar) -> Scalar | None:
         return self._other.new_mark() if slot.name in MADE else absent_like(value)
@@ -473,37 +473,37 @@ class _Walk:
     ) -> _Sent:
         operation = self._operations[step.operation]
         operation.requests += 1
-        authorized = self._authorize(request, side.tenant)
-        if inspect.isawaitable(authorized):
-            authorized = await authorized
+        sending = await authorized(self._authorize, request, side.tenant)
         before = self._work()
-        answer = await self._client.send(authorized)
+        answer = await self._client.send(sending)
         sent = _Sent(answer, self._work() - before, values, request)
         self._check(side, step, sent)
         return sent
 
     def _check(self, side: Side, step: WalkStep, sent: _Sent) -> None:
-        numbers: list[Needle] = []
         if sent.answer.status >= _FAILED or sent.answer.status == _TOO_MANY:
             failure = f"{sent.request} was answered {_brief(sent.answer)}"
             self._failures.setdefault(step.operation, failure)
-        if side is self._other:
-            needles = self._needles
-            if needles:
-                numbers = self._first.harvest.numbers_in(
-                    step.operation, sent.answer, unlike=self._other.harvest
-                )
-        else:
-            needles = self._other.identity()
-        unsaid = without_sent(needles, sent.request)
-        said = {str(value) for value in sent.values.values()}
-        for leak in find_leaks(sent.answer, unsaid):
+        needles = self._needles if side is self._other else self._other.identity()
+        for leak in find_leaks(sent.answer, without_sent(needles, sent.request)):
             self._found("leak", step, sent.request, f"{side.tenant.id} is shown: {leak}")
-        for number in numbers:
-            if number.text not in said and number.text not in sent.request.path.split("/"):
+        if side is self._other:
+            self._check_numbers(step, sent)
+            self._note_written(step, sent)
+
+    def _check_numbers(self, step: WalkStep, sent: _Sent) -> None:
+        if not self._needles:  # the first has not been read yet
+            return
+        said = {*map(str, sent.values.values()), *sent.request.path.split("/")}
+        shown = self._first.harvest.numbers_in(
+            step.operation, sent.answer, unlike=self._other.harvest
+        )
+        for number in shown:
+            if number.text not in said:
                 self._found("leak", step, sent.request, f"body: {number.what} {number.text}")
-        written = side is self._other and not step.safe and sent.answer.status < _REFUSED
-        if written:
+
+    def _note_written(self, step: WalkStep, sent: _Sent) -> None:
+        if not step.safe and sent.answer.status < _REFUSED:
             # From now on the other has these texts too.
             self._spent |= {str(value) for value in sent.values.values()}
             self._needles = without_sent(self._needles, sent.request)
@@ -570,9 +570,6 @@ def _trails(name: str, steps: Sequence[WalkStep], made: list[WalkStep]) -> list[
 def _bare(name: str) -> list[WalkStep]:
     # A websocket or a mounted app is no operation that a request can be made for.
     return [WalkStep(name)] if name.partition(" ")[0] in _METHODS else []
-
-
-_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "QUERY"})
 
 
 def _ensure_fit(

@@ -6,7 +6,8 @@ no driver is imported.
 
 `twh_app` and `twh_authorize` are for the suite to override: its app, and how a
 request becomes a tenant's.  The marker ``twh_exception(operation, reason)``
-names an operation that `twh_walk` may leave uncovered.
+names an operation that `twh_walk` may leave uncovered.  `twh_attack_target` is
+what `twh_attack_result` attacks; the marker ``twh_attack`` chooses attacks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 from .._asgi import ASGIApp
 from .._extras import missing_extra
+from ..tenancy.postgres.attack import AttackResult
+from ._attacked import attack_names, attacked
 from ._binaries import HINT, find_postgres
 from ._clock import ManualClock
 from ._postgres import PostgresDatabase, PostgresServer
@@ -34,6 +37,8 @@ except ImportError as error:
 
 __all__ = [
     "twh_app",
+    "twh_attack_result",
+    "twh_attack_target",
     "twh_authorize",
     "twh_clock",
     "twh_database",
@@ -46,6 +51,7 @@ __all__ = [
 
 _OVERRIDE = "define a fixture {name} in your conftest.py: {what}"
 
+_attacks = pytest.StashKey[list[tuple[Any, Any]]]()
 _walks = pytest.StashKey[list[tuple[str, WalkReport]]]()
 
 
@@ -58,6 +64,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "twh_exception(operation, reason): an operation that twh_walk may leave uncovered",
     )
+    config.stash[_attacks] = []
+    config.addinivalue_line(
+        "markers",
+        "twh_attack(*attacks, exceptions): the attacks of twh_attack_result, by id or name, "
+        "and those that are borne, each with its reason",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Make a test with `twh_attack_result` one test for each attack.
+    """
+    if "twh_attack_result" in metafunc.fixturenames:
+        names = attack_names(metafunc.definition.get_closest_marker("twh_attack"))
+        ids = list(names)
+        metafunc.parametrize("twh_attack_result", ids, ids=names.values(), indirect=True)
 
 
 def pytest_terminal_summary(
@@ -105,6 +127,28 @@ def twh_authorize() -> Authorize:
     """
     what = "return a function of a request and a tenant that returns the tenant's request"
     raise pytest.UsageError(_OVERRIDE.format(name="twh_authorize", what=what))
+
+
+@pytest.fixture(scope="session")
+def twh_attack_target() -> Mapping[str, Any]:
+    """
+    What is attacked, as the arguments of `attack`: for the suite to override.
+    """
+    what = "return the arguments of attack(): dsn, tenant, other, and what else it needs"
+    raise pytest.UsageError(_OVERRIDE.format(name="twh_attack_target", what=what))
+
+
+@pytest.fixture
+def twh_attack_result(
+    request: pytest.FixtureRequest, twh_attack_target: Mapping[str, Any]
+) -> AttackResult:
+    """
+    What came of one attack on `twh_attack_target`: one test for each.
+
+    All are carried out once for the tests of a module that have the same target.
+    """
+    marker = request.node.get_closest_marker("twh_attack")
+    return attacked(request.param, twh_attack_target, marker, request, _attacks)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from examples.warehouse.database import BYPASSES, migrate
+from examples.warehouse.database import BYPASSES, HIDES, migrate
 from examples.warehouse.schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, SUPPORT
 from tests.support.schemas import schema_text
 from twh_platform.tenancy.postgres import TenantTable, install_sql, seal_sql, tenant_sql
@@ -162,6 +162,7 @@ def test_the_warehouse_is_silent(lint_server):
     """The warehouse has no finding that counts."""
     for role in (OWNER, APP, DIRECTORY, ADMINISTRATOR):
         lint_server.create_role(role)
+        lint_server.execute(HIDES.format(role=role))
     lint_server.create_role(SUPPORT, attributes=BYPASSES)
     database = lint_server.create_database("warehouse", owner=OWNER)
     migrate(database.dsn(user=OWNER, scheme="postgresql+psycopg"))

@@ -14,6 +14,7 @@ from .._owner import add_dsn, add_key_file, owner_connection, write_key
 __all__ = ["COMMAND"]
 
 _OVERLAP = 3600.0
+_LONGEST_OVERLAP = 10 * 365 * 86_400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +36,10 @@ def run(options: argparse.Namespace) -> int:
     """
     Add, retire, write, commit.
     """
-    if not 0 <= options.overlap <= 10 * 365 * 86400:
-        raise ConfigurationError(f"--overlap is seconds from 0 on, not {options.overlap}")
+    if not 0 <= options.overlap <= _LONGEST_OVERLAP:
+        raise ConfigurationError(
+            f"--overlap is 0 to {_LONGEST_OVERLAP:.0f} seconds, not {options.overlap}"
+        )
     with owner_connection(options) as connection:
         from ...tenancy.postgres.seal import add_seal_key, retire_seal_keys, seal_key_statuses
 

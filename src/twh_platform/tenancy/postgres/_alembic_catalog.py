@@ -269,23 +269,23 @@ def read_table(
     if role is not None:
         grants = [one for one in grants if one["role"] in {None, role}]
         _refuse_grantors(target, grants, row["owner"])
-    state = TableState(
-        enabled=row["enabled"],
-        forced=row["forced"],
-        not_null=row["not_null"],
-        default=row["default"],
-        policies=[
-            TablePolicy(**{**one, "command": _COMMANDS[one["command"]]})
-            for one in row["policies"] or ()
-            if one["name"] not in ignored
-        ],
-        grants=_grouped(grants),
-    )
+    policies = [one for one in row["policies"] or () if one["name"] not in ignored]
     return Found(
-        state=state,
+        state=TableState(
+            enabled=row["enabled"],
+            forced=row["forced"],
+            not_null=row["not_null"],
+            default=row["default"],
+            policies=map(_policy, policies),
+            grants=_grouped(grants),
+        ),
         indexes=tuple(map(_index, row["indexes"] or ())),
         column_type=row["column_type"],
     )
+
+
+def _policy(row: dict[str, Any]) -> TablePolicy:
+    return TablePolicy(**{**row, "command": _COMMANDS[row["command"]]})
 
 
 def _index(row: dict[str, Any]) -> TableIndex:

@@ -131,23 +131,17 @@ def _project(context: AutogenContext, metadata: MetaData, declaration: Declarati
     if unknown:
         raise ConfigurationError(f"shared tables that are not in the metadata: {sorted(unknown)}")
     names = _Names(str(context.dialect.default_schema_name))
-    tenants, others, skipped = {}, set(), set()
-    for table in metadata.tables.values():
-        name = names.of(table)
-        if not context.run_object_filters(table, table.name, "table", False, None):  # noqa: FBT003 -- so it is called
-            skipped.add(name)
-            continue
-        found = tenant_table_of(declaration, table, schema=name[0], dialect=context.dialect)
-        if found is None:
-            others.add(name)
-        else:
-            tenants[name] = found
-    for table in declaration.tables:  # those outside of the metadata
-        name = (table.schema, table.name)
-        if name not in skipped:
-            tenants.setdefault(name, table)
+    tables = {names.of(table): table for table in metadata.tables.values()}
+    found = {
+        name: tenant_table_of(declaration, table, schema=name[0], dialect=context.dialect)
+        for name, table in tables.items()
+        if context.run_object_filters(table, table.name, "table", False, None)  # noqa: FBT003 -- so it is called
+    }
+    outside = [one for one in declaration.tables if (one.schema, one.name) not in tables]
     return _Project(
-        declaration=declaration, tenants=tuple(tenants.values()), others=frozenset(others)
+        declaration=declaration,
+        tenants=(*filter(None, found.values()), *outside),
+        others=frozenset(name for name, one in found.items() if one is None),
     )
 
 
@@ -201,12 +195,7 @@ def _without_default(part: MigrateOperation) -> None:
 
 
 def _tenancy(connection: Connection, projects: list[_Project]) -> Iterator[MigrateOperation]:
-    options = {
-        (project.declaration.sealed, project.declaration.allow_unsealed) for project in projects
-    }
-    if len(options) > 1:
-        raise ConfigurationError("one database is either sealed or not: the declarations differ")
-    [(sealed, allow_unsealed)] = options
+    sealed, allow_unsealed = _seal_of(projects)
     found = read_tenancy(connection, sealed=sealed, allow_unsealed=allow_unsealed)
     if not found.functions and not found.keys:
         return
@@ -221,6 +210,14 @@ def _tenancy(connection: Connection, projects: list[_Project]) -> Iterator[Migra
         missing = found.keys == "missing"
         install.undone_by(RestoreTenancyOp(found.functions, drop_keys=missing, drop_schema=False))
     yield install
+
+
+def _seal_of(projects: Iterable[_Project]) -> tuple[bool, bool]:
+    declared = (project.declaration for project in projects)
+    options = {(one.sealed, one.allow_unsealed) for one in declared}
+    if len(options) > 1:
+        raise ConfigurationError("one database is either sealed or not: the declarations differ")
+    return options.pop()
 
 
 def _tenancy_differences(found: TenancyFound, *, sealed: bool) -> Iterator[str]:
@@ -324,28 +321,25 @@ def _compared(
     missing, replaced = _index_faults(live, table)
     found = [f"index {index.name!r} is missing" for index in missing]
     found += [f"index {index.name!r} is another one" for index in replaced]
-    if live.state.not_null is None:
-        found.append(f"{table.column!r} is new")
-    else:
-        found += differences(live.state, wanted.of(table, live), column=table.column)
-    if not found:
-        return
-    isolate = IsolateTableOp(
-        table,
-        role=role,
-        drop_policies=[one.name for one in live.state.policies if one.name not in POLICIES],
-        drop_indexes=[index.name for index in replaced],
-        differences=found,
-    )
-    isolate.undone_by(
-        RestoreTableOp(
-            Target.of(table),
-            replace(live.state, indexes=[index.definition for index in replaced]),
+    found += _state_differences(live, table, wanted)
+    if found:
+        isolate = IsolateTableOp(
+            table,
             role=role,
-            drop_indexes=[index.name for index in (*missing, *replaced)],
+            drop_policies=[one.name for one in live.state.policies if one.name not in POLICIES],
+            drop_indexes=[index.name for index in replaced],
+            differences=found,
         )
-    )
-    yield isolate
+        before = replace(live.state, indexes=[index.definition for index in replaced])
+        made = [index.name for index in (*missing, *replaced)]
+        isolate.undone_by(RestoreTableOp(Target.of(table), before, role=role, drop_indexes=made))
+        yield isolate
+
+
+def _state_differences(live: Found, table: TenantTable, wanted: _Wanted) -> list[str]:
+    if live.state.not_null is None:
+        return [f"{table.column!r} is new"]
+    return differences(live.state, wanted.of(table, live), column=table.column)
 
 
 def _index_faults(live: Found, table: TenantTable) -> tuple[list[TableIndex], list[TableIndex]]:

@@ -7,14 +7,14 @@ writes them out like any other.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ..._extras import missing_extra
 from ...errors import ConfigurationError
 from ._alembic_catalog import Verbatim, tenancy_statements
+from ._alembic_source import call, comments
 from ._alembic_state import (
     TableState,
     Target,
@@ -24,8 +24,8 @@ from ._alembic_state import (
     statements_of,
 )
 from ._directory_sql import directory_sql
-from ._policies import Privilege, TenantTable, install_sql, tenant_sql
-from ._seal_sql import seal_sql
+from ._policies import Privilege, TenantTable, tenant_sql
+from ._seal_functions import made_by_us
 
 try:
     from alembic.autogenerate import renderers
@@ -44,7 +44,6 @@ __all__ = [
 
 _MODULE = "twh_platform.tenancy.postgres.alembic"
 _EVERYTHING: tuple[Privilege, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_MADE = re.compile(r"CREATE OR REPLACE FUNCTION (twh\.\w+\([^)]*\))")
 
 
 class _Reversible(MigrateOperation):
@@ -130,7 +129,7 @@ def _install(operations: Operations, operation: InstallTenancyOp) -> None:
 @renderers.dispatch_for(InstallTenancyOp)
 def _render_install(_context: AutogenContext, operation: InstallTenancyOp) -> list[str]:
     options = {name: value for name, value in operation.options.items() if value}
-    return [*_comments("twh", operation.differences), _call("install_tenancy", [], options)]
+    return [*comments("twh", operation.differences), call("install_tenancy", [], options)]
 
 
 @Operations.register_operation("uninstall_tenancy")
@@ -166,7 +165,7 @@ class RestoreTenancyOp(_Reversible):
         """
         Drop what `install_tenancy` has made, the keys of the seal too.
         """
-        made = _MADE.findall(install_sql() + seal_sql())
+        made = made_by_us(allow_unsealed=False)
         functions = [TenancyFunction(name=name) for name in made]
         operations.invoke(cls(functions, drop_keys=True, drop_schema=True))
 
@@ -188,7 +187,7 @@ def _tenancy_restoring_statements(operation: RestoreTenancyOp) -> Iterable[str]:
     gone = [function.name for function in operation.functions if function.definition is None]
     if gone:
         # In one statement, because they use each other.
-        yield f"DROP FUNCTION IF EXISTS {', '.join(dict.fromkeys(gone))}"
+        yield f"DROP FUNCTION IF EXISTS {', '.join(gone)}"
     if operation.drop_keys:
         yield "DROP TABLE IF EXISTS twh.seal_keys"
     if operation.drop_schema:
@@ -201,7 +200,7 @@ def _render_restore_tenancy(context: AutogenContext, operation: RestoreTenancyOp
         return "op.uninstall_tenancy()"
     context.imports.add(f"from {_MODULE} import TenancyFunction")
     options = {"drop_keys": True} if operation.drop_keys else {}
-    return _call("restore_tenancy", [operation.functions], options)
+    return call("restore_tenancy", [operation.functions], options)
 
 
 @Operations.register_operation("isolate_table")
@@ -279,13 +278,13 @@ def _isolate(operations: Operations, operation: IsolateTableOp) -> None:
 def _render_isolate(_context: AutogenContext, operation: IsolateTableOp) -> list[str]:
     table = operation.table
     plain = TenantTable(name=table.name)
-    options = {"role": operation.role}
+    options: dict[str, Any] = {"role": operation.role}
     for one in ("schema", "column", "column_type"):
         if getattr(table, one) != getattr(plain, one):
             options[one] = getattr(table, one)
     # Always written: a migration should say what it grants.
     options["privileges"] = list(table.privileges)
-    more = {
+    more: dict[str, Iterable[Any]] = {
         "keys": table.keys,
         "indexes": table.indexes,
         "drop_policies": operation.drop_policies,
@@ -294,8 +293,8 @@ def _render_isolate(_context: AutogenContext, operation: IsolateTableOp) -> list
     options |= {name: list(value) for name, value in more.items() if value}
     name = f"{table.schema}.{table.name}"
     return [
-        *_comments(name, operation.differences),
-        _call("isolate_table", [table.name], options),
+        *comments(name, operation.differences),
+        call("isolate_table", [table.name], options),
     ]
 
 
@@ -386,11 +385,20 @@ def _render_restore_table(context: AutogenContext, operation: RestoreTableOp) ->
         options["column"] = target.column
     if operation.drop_indexes:
         options["drop_indexes"] = list(operation.drop_indexes)
-    comments = _comments(f"{target.schema}.{target.name}", operation.differences)
+    found = comments(f"{target.schema}.{target.name}", operation.differences)
     if replace(state, not_null=None) == TableState() and state.not_null in {None, True}:
-        return [*comments, _call("release_table", [target.name], options)]
+        return [*found, call("release_table", [target.name], options)]
     context.imports.add(f"from {_MODULE} import {', '.join(_named(state))}")
-    return [*comments, _call("restore_table", [target.name, state], options)]
+    return [*found, call("restore_table", [target.name, state], options)]
+
+
+def _named(state: TableState) -> list[str]:
+    named = ["TableState"]
+    if state.policies:
+        named.append("TablePolicy")
+    if state.grants:
+        named.append("TableGrant")
+    return sorted(named)
 
 
 @Operations.register_operation("install_directory")
@@ -442,62 +450,3 @@ def _uninstall_directory(operations: Operations, _operation: UninstallDirectoryO
 def _run(operations: Operations, statements: Iterable[str]) -> None:
     for statement in statements:
         operations.execute(Verbatim(statement))
-
-
-# How it is written into a migration.
-
-_WIDTH = 80
-
-
-def _comments(what: str, differences: Sequence[str]) -> list[str]:
-    # A name can hold anything, even a line break.
-    return [f"# {ascii(what)[1:-1]}: {ascii(one)[1:-1]}" for one in differences]
-
-
-def _named(state: TableState) -> list[str]:
-    named = ["TableState"]
-    if state.policies:
-        named.append("TablePolicy")
-    if state.grants:
-        named.append("TableGrant")
-    return sorted(named)
-
-
-def _call(name: str, positional: Iterable[Any], options: dict[str, Any]) -> str:
-    arguments = [_source(one) for one in positional]
-    arguments += [f"{key}={_source(value)}" for key, value in options.items()]
-    return _bracketed(f"op.{name}(", arguments, ")")
-
-
-def _source(value: object) -> str:
-    """
-    Write a value as Python, in lines that are not too long.
-    """
-    if isinstance(value, str):
-        lines = value.splitlines(keepends=True)
-        return repr(value) if len(lines) < 2 else _bracketed("(", map(repr, lines), ")", "")  # noqa: PLR2004
-    if isinstance(value, (list, tuple)):
-        if value and isinstance(value[0], tuple) and isinstance(value, list):
-            return _bracketed("[", map(repr, value), "]")
-        return _bracketed("[", map(_source, value), "]")
-    if not hasattr(value, "__dataclass_fields__"):
-        return repr(value)
-    given = [
-        f"{one.name}={_source(getattr(value, one.name))}"
-        for one in fields(value)  # type: ignore[arg-type]
-        if getattr(value, one.name) != one.default
-    ]
-    return _bracketed(f"{type(value).__name__}(", given, ")")
-
-
-def _bracketed(before: str, parts: Iterable[str], after: str, comma: str = ",") -> str:
-    listed = list(parts)
-    flat = before + f"{comma} ".join(listed) + after
-    if len(flat) <= _WIDTH and "\n" not in flat:
-        return flat
-    inner = "".join(f"{part}{comma}\n" for part in listed)
-    return before + "\n" + _indented(inner) + after
-
-
-def _indented(lines: str) -> str:
-    return "".join(f"    {line}\n" for line in lines.splitlines())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import ConfigurationError, UnsafeLoginError
@@ -20,27 +21,29 @@ from ._seal_sql import seal_sql
 
 __all__ = ["LOGIN_FAULTS", "LoginFault", "VerifiedLogin", "verified"]
 
-LOGIN_FAULTS: Mapping[str, str] = {
-    "login_superuser": "it is a superuser, or can become one",
-    "login_bypasses_policies": "it has BYPASSRLS, or can become a role that has",
-    "login_creates_roles": "it has CREATEROLE, which before PostgreSQL 16 is any role's power",
-    "login_replicates": "it has REPLICATION: the log of changes holds the rows of all tenants",
-    "login_owns_tables": "it owns tables with row security, or has the rights of their owner",
-    "login_owns_schema": "it owns the schema twh or something in it, or has its owner's rights",
-    "login_reaches_server": "it reads or writes the server's files, or runs its programs",
-    "login_reaches_others": "it opens connections from within the server without a password",
-    "setting_preset": "sessions begin with a tenant",
-    "row_security_off": "sessions begin with row_security off",
-    "server_outdated": "the server has a known fault of row security",
-    "seal_missing": "the database was to be sealed and is not",
-    "seal_altered": "a function of the seal is not the one that seal_sql() makes",
-    "seal_keys_reachable": "it has privileges on the keys of the seal",
-    "unsealed_tenants_believed": "tenants are believed without a seal too",
-    "token_visible": "its tokens can be read in pg_stat_activity",
-    "token_in_statements": "its tokens can be read in pg_stat_statements",
-    "login_watches_sessions": "it reads what other sessions do",
-    "login_ends_sessions": "it ends the sessions of others",
-}
+LOGIN_FAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        "login_superuser": "it is a superuser, or can become one",
+        "login_bypasses_policies": "it has BYPASSRLS, or can become a role that has",
+        "login_creates_roles": "it has CREATEROLE, which before PostgreSQL 16 is any role's power",
+        "login_replicates": "it has REPLICATION: the log of changes holds the rows of all tenants",
+        "login_owns_tables": "it owns tables with row security, or has the rights of their owner",
+        "login_owns_schema": "it owns the schema twh or something in it, or has its owner's rights",
+        "login_reaches_server": "it reads or writes the server's files, or runs its programs",
+        "login_reaches_others": "it opens connections from within the server without a password",
+        "setting_preset": "sessions begin with a tenant",
+        "row_security_off": "sessions begin with row_security off",
+        "server_outdated": "the server has a known fault of row security",
+        "seal_missing": "the database was to be sealed and is not",
+        "seal_altered": "a function of the seal is not the one that seal_sql() makes",
+        "seal_keys_reachable": "it has privileges on the keys of the seal",
+        "unsealed_tenants_believed": "tenants are believed without a seal too",
+        "token_visible": "its tokens can be read in pg_stat_activity",
+        "token_in_statements": "its tokens can be read in pg_stat_statements",
+        "login_watches_sessions": "it reads what other sessions do",
+        "login_ends_sessions": "it ends the sessions of others",
+    }
+)
 """The codes of what can be wrong with a login, each with its meaning."""
 
 

@@ -95,6 +95,7 @@ def owner_transaction(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     Raises:
         twh_platform.errors.ConfigurationError: With code ``owner_refused``,
             for a login that may not do this.
+
         twh_platform.errors.BackendUnavailableError: If the server cannot be
             reached, or fails.
     """
@@ -159,6 +160,10 @@ def retire_seal_keys(
 
     Returns:
         The ids of the keys that end.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``seal_not_installed``, where `seal_sql` has not been run.
     """
     rows = _run(connection, _RETIRE, (overlap, keep, overlap)).fetchall()
     # Keys that ended are of no use to anyone.
@@ -175,7 +180,8 @@ def withdraw_seal_key(connection: psycopg.Connection[Any], key_id: str) -> None:
 
     Raises:
         twh_platform.errors.ConfigurationError: With code
-            ``seal_key_unknown``.
+            ``seal_key_unknown``, or ``seal_not_installed`` where `seal_sql`
+            has not been run.
     """
     delete = "DELETE FROM twh.seal_keys WHERE key_id = '1' || %s"
     if not _run(connection, delete, (key_id,)).rowcount:
@@ -187,6 +193,10 @@ def withdraw_seal_key(connection: psycopg.Connection[Any], key_id: str) -> None:
 def seal_key_statuses(connection: psycopg.Connection[Any]) -> tuple[SealKeyStatus, ...]:
     """
     The keys that the database believes, oldest first.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``seal_not_installed``, where `seal_sql` has not been run.
     """
     with connection.cursor(row_factory=class_row(SealKeyStatus)) as cursor:
         return tuple(_run(connection, _STATUSES, cursor=cursor).fetchall())

@@ -19,7 +19,6 @@ transaction: one that began in time may go on.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import logging
 import os
@@ -224,24 +223,30 @@ def read_seal_key(path: str | os.PathLike[str]) -> SealKey:
             that every user of the machine may read.
     """
     try:
-        with Path(path).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_LONGEST_FILE + 1)
-        if mode & stat.S_IRWXO:
-            message = f"others may read it: chmod 600 {os.fspath(path)}"
-            raise ValueError(message)  # noqa: TRY301 -- one way out for all
-        if len(content) > _LONGEST_FILE:
-            message = "it is too long"
-            raise ValueError(message)  # noqa: TRY301 -- one way out for all
-        kind, key_id, secret = content.decode("ascii").split()
-        if kind != _FILE_FORMAT:
-            message = f"it does not begin with {_FILE_FORMAT}"
-            raise ValueError(message)  # noqa: TRY301 -- one way out for all
-        return SealKey(id=key_id, secret=base64.b64decode(secret, validate=True))
-    except (OSError, ValueError, binascii.Error) as error:
+        return _key_in(_closed_content(path))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{os.fspath(path)!r} is no file of a seal key: {error}", code="seal_key_invalid"
         ) from error
+
+
+def _closed_content(path: str | os.PathLike[str]) -> bytes:
+    with Path(path).open("rb") as file:
+        # Of the file that is open: another may have taken its place since.
+        mode = os.fstat(file.fileno()).st_mode
+        content = file.read(_LONGEST_FILE + 1)
+    if mode & stat.S_IRWXO:
+        raise ValueError(f"others may read it: chmod 600 {os.fspath(path)}")
+    if len(content) > _LONGEST_FILE:
+        raise ValueError("it is too long")
+    return content
+
+
+def _key_in(content: bytes) -> SealKey:
+    kind, key_id, secret = content.decode("ascii").split()
+    if kind != _FILE_FORMAT:
+        raise ValueError(f"it does not begin with {_FILE_FORMAT}")
+    return SealKey(id=key_id, secret=base64.b64decode(secret, validate=True))
 
 
 def write_seal_key(path: str | os.PathLike[str], key: SealKey) -> None:

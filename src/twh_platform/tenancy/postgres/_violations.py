@@ -8,11 +8,9 @@ out here.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..._signals import announce, has_listeners
 from .._announcements import TenantViolation
-from .._context import binding_here
+from .._context import binding_here, known_id
 
 __all__ = ["VIOLATIONS", "announce_error", "announce_violation", "lost_statement"]
 
@@ -33,9 +31,7 @@ def announce_violation(code: str, *, sqlstate: str = "") -> None:
     """
     if not has_listeners(TenantViolation):
         return
-    bound: Any = binding_here()
-    tenant = getattr(bound, "tenant", bound)  # under a lease too, even one that is over
-    tenant_id = None if tenant is None else tenant.id
+    tenant_id = known_id(binding_here())
     announce(TenantViolation(code=code, tenant_id=tenant_id, sqlstate=sqlstate))
 
 

@@ -1,0 +1,228 @@
+"""
+Write one run's figures into the page on costs: `python -m tests.bench.page rows.json output.txt`.
+
+The first file is what `--json` wrote, the second what the same run printed.
+On the page, what stands between ``<!-- bench: NAME -->`` and ``<!-- end -->``
+is written anew, for every name in `BLOCKS`; the prose around it stays.  A
+block without rows is an error, so the page never has figures of two runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._rows import Row
+
+__all__ = ["BLOCKS", "render"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "cost.md"
+
+_BLOCK = re.compile(r"(<!-- bench: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_WORDS = {True: "reached", False: "missed", None: "undecided"}
+_MILLISECOND = 1000.0
+_LONG = 10 * _MILLISECOND
+_SHORT = 100.0
+
+Write = Callable[[Sequence[Row], str], str]
+
+
+def render(page: str, rows: Sequence[Row], output: str) -> str:
+    """
+    The page with the figures of these rows.
+
+    Args:
+        page: Its text.
+
+        rows: Those of a whole run.
+
+        output: What the run printed; its first paragraph says how it was
+            measured, its last line how long it took.
+
+    Raises:
+        ValueError: If the page lacks a block or has one that is unknown, or
+            if the run lacks rows.
+    """
+    named = [match["name"] for match in _BLOCK.finditer(page)]
+    if sorted(named) != sorted(BLOCKS):
+        message = f"the page has the blocks {named}, not {list(BLOCKS)}"
+        raise ValueError(message)
+    return _BLOCK.sub(
+        lambda match: f"{match[1]}\n{BLOCKS[match['name']](rows, output)}\n{match[3]}", page
+    )
+
+
+def _chosen(rows: Iterable[Row], pattern: str, *, unit: str = "us") -> Iterator[tuple[str, Row]]:
+    """
+    The rows whose whole name matches, each with what the first group says.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = [
+        (match[1], row)
+        for row in rows
+        if row.unit == unit and (match := re.fullmatch(pattern, row.name))
+    ]
+    if not found:
+        message = f"this run has no rows in {unit} of {pattern!r}"
+        raise ValueError(message)
+    yield from found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """
+    A table of times, one line per row.
+
+    Args:
+        head: Of the first column.
+
+        pattern: Which names; the group is what the first column shows.
+
+        reference: Of the third column.
+
+        aimed: Whether only rows that have a target are shown.
+
+        unit: Which unit.
+    """
+
+    head: str
+    pattern: str
+    reference: str = "reference"
+    aimed: bool = False
+    unit: str = "us"
+
+    def __call__(self, rows: Sequence[Row], _output: str) -> str:
+        """
+        Write it.
+        """
+        units = self.unit.replace("us/request", "us")
+        heads = (self.head, f"ours, {units}", f"{self.reference}, {units}", "ratio (95 %)")
+        chosen = [
+            (label, row)
+            for label, row in _chosen(rows, self.pattern, unit=self.unit)
+            if row.target is not None or not self.aimed
+        ]
+        return _table((*heads, "target", "verdict"), (_cells(*one) for one in chosen))
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled) + "\n"
+
+
+def _cells(label: str, row: Row) -> tuple[str, ...]:
+    low, high = row.spread
+    target = "" if row.target is None else f"{row.direction} {row.target:.2f}"
+    verdict = _WORDS[row.ok] if target else ""
+    ratio = f"{row.ratio:.3f} ({low:.3f}-{high:.3f})"
+    return label, _figure(row.ours), _figure(row.reference), ratio, target, verdict
+
+
+def _figure(microseconds: float) -> str:
+    if microseconds >= _LONG:
+        return f"{microseconds / _MILLISECOND:.1f} ms"
+    return f"{microseconds:.3g}" if microseconds < _SHORT else f"{microseconds:.0f}"
+
+
+def _turns(rows: Sequence[Row], _output: str) -> str:
+    plain = _chosen(rows, r"turns: (.+), against no RLS", unit="turns")
+    usual = dict(_chosen(rows, r"turns: (.+), against set_config", unit="turns"))
+    lines = [
+        (stack, f"{row.reference:.0f}", f"{usual[stack].reference:.0f}", f"{row.ours:.0f}")
+        for stack, row in plain
+    ]
+    return _table(("stack", "no RLS", "`set_config` as a statement", "ours"), lines)
+
+
+def _between(pattern: str, *, unit: str = "us") -> Callable[[Sequence[Row]], str]:
+    def between(rows: Sequence[Row]) -> str:
+        ratios = [row.ratio for _, row in _chosen(rows, pattern, unit=unit)]
+        return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+    return between
+
+
+def _sentence(text: str, *parts: Callable[[Sequence[Row]], str]) -> Write:
+    return lambda rows, _output: text.format(*(part(rows) for part in parts)) + "\n"
+
+
+def _conditions(_rows: Sequence[Row], output: str) -> str:
+    paragraph = output.partition("\n\n")[0].splitlines()
+    lasted = re.search(r"^(\d+) s in all$", output, re.MULTILINE)
+    if lasted is None:
+        message = "the output is of no run that came to its end"
+        raise ValueError(message)
+    return "".join(f"- {line}\n" for line in [*paragraph, f"{lasted[1]} seconds in all"])
+
+
+def _distance(rows: Sequence[Row]) -> str:
+    [distance, *_] = [label for label, _ in _chosen(rows, r"time at ([\d.]+ ms): .+")]
+    return distance
+
+
+_FAR = r"[\d.]+ ms"
+
+BLOCKS: dict[str, Write] = {
+    "conditions": _conditions,
+    "far-cpu": _sentence(
+        "Of the transactions below that are {} away, the ratios of CPU time lie from {}.",
+        _distance,
+        _between(rf"time at {_FAR}: (.+), against .+", unit="us CPU"),
+    ),
+    "turns": _turns,
+    "local": _Table(
+        head="server next door",
+        pattern=r"time local: (.+), against no RLS",
+        reference="no RLS",
+    ),
+    "usual-local": _sentence(
+        "Against the usual way, `set_config` as a statement after BEGIN, "
+        "the same transactions take {} of the time.",
+        _between(r"time local: (.+), against set_config"),
+    ),
+    "remote": _Table(
+        head="at a distance", pattern=rf"time at ({_FAR}: .+, against .+)", aimed=True
+    ),
+    "usual-remote": _sentence(
+        "Against `set_config` as a statement the ratios are {}.",
+        _between(rf"time at {_FAR}: (.+), against set_config"),
+    ),
+    "policies": _Table(head="statement", pattern=r"policy: (.+), against WHERE", reference="WHERE"),
+    "scrub": _Table(head="change of tenant", pattern=rf"scrub ((?:local|at {_FAR}): .+)"),
+    "sealed-transactions": _Table(head="sealed transaction", pattern=r"sealed transaction: (.+)"),
+    "sealed-statements": _Table(head="sealed statement", pattern=r"sealed statement: (.+)"),
+    "pooler": _Table(head="through PgBouncer", pattern=r"through PgBouncer: (.+)"),
+    "warehouse": _Table(
+        head="request", pattern=r"warehouse (.+), against no isolation", reference="none"
+    ),
+    "warehouse-cpu": _Table(
+        head="request",
+        pattern=r"warehouse local: (.+), against no isolation",
+        reference="none",
+        unit="us CPU",
+    ),
+    "middleware": _Table(head="request", pattern=r"middleware (.+)", unit="us/request"),
+}
+"""What writes each block, from the rows and the output of a run."""
+
+
+def main() -> None:
+    """
+    Read the two files, and write the page.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.page", description=__doc__)
+    parser.add_argument("rows", type=Path, help="what --json wrote")
+    parser.add_argument("output", type=Path, help="what the same run printed")
+    options = parser.parse_args()
+    rows = [Row.from_mapping(values) for values in json.loads(options.rows.read_text())]
+    PAGE.write_text(render(PAGE.read_text(), rows, options.output.read_text()))
+
+
+if __name__ == "__main__":
+    main()
