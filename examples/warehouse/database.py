@@ -5,6 +5,8 @@ A database for the demo and the tests: made, migrated, dropped.
 from __future__ import annotations
 
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 
+from twh_platform.tenancy.postgres import write_seal_key
 from twh_platform.tenancy.postgres.seal import add_seal_key
 from twh_platform.testing import PostgresServer
 
@@ -63,19 +66,21 @@ def temporary_warehouse(
         server.execute(HIDES.format(role=role))
     server.create_role(SUPPORT, attributes=BYPASSES)
     database = server.create_database(f"warehouse_{secrets.token_hex(4)}", owner=OWNER)
+    folder = Path(tempfile.mkdtemp(prefix="warehouse-"))
     try:
         migrate(database.dsn(user=OWNER, scheme="postgresql+psycopg"))
         with psycopg.connect(database.dsn(user=OWNER)) as owner:
-            seal_key = add_seal_key(owner)
+            write_seal_key(folder / "seal.key", add_seal_key(owner))
         yield Settings(
             app_dsn=database.dsn(user=APP, scheme="postgresql+psycopg"),
             directory_dsn=database.dsn(user=DIRECTORY, scheme="postgresql+psycopg"),
             administrator_dsn=database.dsn(user=ADMINISTRATOR, scheme="postgresql+psycopg"),
             support_dsn=database.dsn(user=SUPPORT, scheme="postgresql+psycopg"),
-            seal_key=seal_key,
+            seal_file=folder / "seal.key",
             secret=secrets.token_bytes(32),
             administrator_email=ADMINISTRATOR_EMAIL,
             administrator_password_hash=administrator_password_hash,
         )
     finally:
+        shutil.rmtree(folder)
         database.drop()

@@ -86,7 +86,7 @@ class Services:
         """
         Put them together.
         """
-        seal = Seal(settings.seal_key)
+        seal = Seal.from_file(settings.seal_file)
         app = bind_engine(_engine(settings.app_dsn, size=10), seal=seal)
         login = bind_engine(_engine(settings.directory_dsn, size=4), seal=seal)
         administrator = bind_engine(_engine(settings.administrator_dsn, size=2))

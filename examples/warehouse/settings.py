@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-
-from twh_platform.tenancy.postgres import SealKey
+from pathlib import Path
 
 __all__ = ["Settings"]
 
@@ -31,7 +30,7 @@ class Settings:
 
         support_dsn: The database as `warehouse_support`.
 
-        seal_key: What tenants are sealed with, for the database to believe them.
+        seal_file: The file of the key that tenants are sealed with.
 
         secret: What tokens are signed with, 32 bytes or more.
 
@@ -52,7 +51,7 @@ class Settings:
     directory_dsn: str = field(repr=False)
     administrator_dsn: str = field(repr=False)
     support_dsn: str = field(repr=False)
-    seal_key: SealKey = field(repr=False)
+    seal_file: Path
     secret: bytes = field(repr=False)
     administrator_email: str
     administrator_password_hash: str = field(repr=False)

@@ -9,6 +9,7 @@ import pytest
 
 from twh_platform import Tenant, bind_tenant
 from twh_platform.cli import main
+from twh_platform.errors import ConfigurationError
 from twh_platform.tenancy.postgres import (
     INVALID_SEAL_SQLSTATE,
     Seal,
@@ -18,6 +19,7 @@ from twh_platform.tenancy.postgres import (
     tenant_sql,
 )
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
+from twh_platform.tenancy.postgres.seal import retire_seal_keys
 
 ITEMS = TenantTable(name="items")
 
@@ -191,3 +193,16 @@ def test_a_password_is_not_shown(run, capsys):
     assert run("status", "--dsn", dsn) == 2
 
     assert "hunter2" not in capsys.readouterr().err
+
+
+def test_no_key_ends_for_one_that_does_not_exist(run, database, tmp_path):
+    """To keep a key that is not there would end them all."""
+    run("init", tmp_path / "seal.key")
+
+    with (
+        psycopg.connect(database.dsn(user="twh_test_owner")) as owner,
+        pytest.raises(ConfigurationError, match="no seal key"),
+    ):
+        retire_seal_keys(owner, keep="ffff", overlap=0)
+
+    work(database, Seal.from_file(tmp_path / "seal.key"))

@@ -165,7 +165,7 @@ def as_acme(warehouse: Settings, dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """
     Connect with a login's DSN, as acme.
     """
-    kind = TenantConnection.using(seal=Seal(warehouse.seal_key))
+    kind = TenantConnection.using(seal=Seal.from_file(warehouse.seal_file))
     with bind_tenant(Tenant(id="acme")), kind.connect(dsn) as connection:
         yield connection
 

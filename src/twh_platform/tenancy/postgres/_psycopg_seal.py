@@ -163,8 +163,12 @@ def retire_seal_keys(
 
     Raises:
         twh_platform.errors.ConfigurationError: With code
+            ``seal_key_unknown``, if there is no such key to keep, or
             ``seal_not_installed``, where `seal_sql` has not been run.
     """
+    if keep not in {one.id for one in seal_key_statuses(connection)}:
+        message = f"the database has no seal key {keep!r} to keep"
+        raise ConfigurationError(message, code="seal_key_unknown")
     rows = _run(connection, _RETIRE, (overlap, keep, overlap)).fetchall()
     # Keys that ended are of no use to anyone.
     _run(connection, "DELETE FROM twh.seal_keys WHERE not_after <= clock_timestamp()")
