@@ -22,6 +22,8 @@ class LoginPlant:
     Args:
         code: The code that has to name it, and no other.
 
+        also: Codes that name something that comes with it.
+
         sql: What plants it.
 
         undo: What takes away what the remedy leaves.
@@ -38,6 +40,7 @@ class LoginPlant:
     code: str
     sql: str
     says: str
+    also: tuple[str, ...] = ()
     undo: str = ""
     before: int = 99
     since: int = 15
@@ -57,6 +60,11 @@ _MID = "CREATE ROLE login_mid; GRANT login_mid TO login_app;"
 _DROP_MID = "DROP OWNED BY login_mid; DROP ROLE login_mid;"
 _BACK = "ALTER TABLE things OWNER TO login_owner; REVOKE ALL ON things FROM login_app;"
 _BACK += "GRANT SELECT, INSERT, UPDATE, DELETE ON things TO login_app;"
+
+_OWN_DATABASE = "ALTER DATABASE sealed OWNER TO login_app;"
+_OWNED_BACK = (
+    "ALTER DATABASE sealed OWNER TO login_owner; GRANT TEMPORARY ON DATABASE sealed TO login_owner;"
+)
 
 _ROLES = (
     _plant("login_superuser", "ALTER ROLE login_app SUPERUSER", APP, about="itself"),
@@ -123,6 +131,35 @@ _ROLES = (
         about="function",
     ),
     _plant(
+        "login_owns_schema",
+        f"{_OWN_DATABASE} ALTER TABLE twh.seal_keys OWNER TO pg_database_owner",
+        "login_app -> pg_database_owner",
+        also=("temporary_allowed",),
+        undo=f"{_OWNED_BACK} ALTER TABLE twh.seal_keys OWNER TO login_owner",
+        about="database",
+    ),
+    _plant(
+        "login_owns_tables",
+        f"{_MID} ALTER DATABASE sealed OWNER TO login_mid;"
+        "ALTER TABLE things OWNER TO pg_database_owner",
+        "login_app -> login_mid -> pg_database_owner",
+        also=("temporary_allowed",),
+        undo=f"{_OWNED_BACK} {_BACK} {_DROP_MID}",
+        about="database",
+    ),
+    _plant(
+        "login_changes_schema",
+        "GRANT CREATE ON SCHEMA twh TO login_app",
+        "login_app may create",
+        about="itself",
+    ),
+    _plant(
+        "login_changes_schema",
+        "GRANT CREATE ON SCHEMA twh TO PUBLIC",
+        "PUBLIC may create",
+        about="everybody",
+    ),
+    _plant(
         "login_reaches_server",
         "GRANT pg_read_server_files TO login_app",
         "pg_read_server_files",
@@ -183,6 +220,7 @@ _SETTINGS = (
     _plant("row_security_off", "ALTER ROLE login_app SET row_security = off", "ROLE login_app"),
 )
 
+_LEAK = "CREATE TABLE leak (said text);"
 _OLD = "ALTER ROLE login_app IN DATABASE sealed RESET"
 
 _SEAL = (
@@ -205,6 +243,38 @@ _SEAL = (
         "GRANT pg_read_all_data TO login_app",
         "pg_read_all_data",
         about="everything",
+    ),
+    _plant(
+        "seal_altered",
+        "ALTER FUNCTION twh.current_tenant() IMMUTABLE",
+        "is plpgsql IMMUTABLE PARALLEL SAFE, not plpgsql STABLE PARALLEL SAFE",
+        about="immutable",
+    ),
+    _plant(
+        "seal_altered",
+        "ALTER FUNCTION twh.current_tenant_uuid() PARALLEL UNSAFE",
+        "PARALLEL UNSAFE",
+        about="parallel",
+    ),
+    _plant(
+        "seal_altered",
+        "ALTER FUNCTION twh.current_tenant() LEAKPROOF",
+        "is LEAKPROOF",
+        about="leakproof",
+    ),
+    _plant(
+        "seal_altered",
+        "DROP FUNCTION twh.raise_unsealed()",
+        "twh.raise_unsealed() is missing",
+        undo="ALTER FUNCTION twh.raise_unsealed() OWNER TO login_owner",
+        about="missing",
+    ),
+    _plant(
+        "seal_altered",
+        "DROP FUNCTION twh.current_tenant_bigint()",
+        "twh.current_tenant_bigint() is missing",
+        undo="ALTER FUNCTION twh.current_tenant_bigint() OWNER TO login_owner",
+        about="typed",
     ),
     _plant(
         "seal_altered",
@@ -232,6 +302,70 @@ _SEAL = (
         " RETURN current_setting('twh.tenant_id')",
         "twh.raise_unsealed() has another body",
         about="helper",
+    ),
+    _plant(
+        "seal_keys_copied",
+        f'{_LEAK} CREATE RULE "o\'dd" AS ON INSERT TO twh.seal_keys'
+        " DO ALSO INSERT INTO leak VALUES (NEW.key_id)",
+        'Rule "o\'dd" on twh.seal_keys',
+        undo="DROP TABLE leak",
+        about="rule",
+    ),
+    _plant(
+        "seal_keys_copied",
+        f"{_LEAK} CREATE RULE read AS ON INSERT TO leak"
+        " DO ALSO UPDATE leak SET said = (SELECT min(key_id) FROM twh.seal_keys)",
+        "Rule read on public.leak",
+        undo="DROP TABLE leak",
+        about="rule-elsewhere",
+    ),
+    _plant(
+        "seal_keys_copied",
+        f"{_LEAK} CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO leak VALUES (NEW.key_id); RETURN NEW; END $$;"
+        "CREATE TRIGGER tell AFTER INSERT ON twh.seal_keys FOR EACH ROW EXECUTE FUNCTION tell()",
+        "Trigger tell on twh.seal_keys",
+        undo="DROP FUNCTION tell; DROP TABLE leak",
+        about="trigger",
+    ),
+    _plant(
+        "seal_keys_copied",
+        "CREATE VIEW key_view AS SELECT * FROM twh.seal_keys;GRANT SELECT ON key_view TO login_app",
+        "View public.key_view",
+        about="view",
+    ),
+    _plant(
+        "seal_keys_copied",
+        "CREATE MATERIALIZED VIEW key_copy AS SELECT * FROM twh.seal_keys",
+        "Materialized view public.key_copy",
+        about="materialized",
+    ),
+    _plant(
+        "seal_keys_copied",
+        "CREATE TABLE more_keys () INHERITS (twh.seal_keys);GRANT INSERT ON more_keys TO login_app",
+        "Table public.more_keys",
+        undo="DROP TABLE more_keys",
+        about="heir",
+    ),
+    _plant(
+        "temporary_allowed",
+        "GRANT TEMPORARY ON DATABASE sealed TO PUBLIC",
+        "PUBLIC may make",
+        about="everybody",
+    ),
+    _plant(
+        "temporary_allowed",
+        f"{_MID} GRANT TEMPORARY ON DATABASE sealed TO login_mid",
+        "login_mid may make",
+        undo=_DROP_MID,
+        about="member",
+    ),
+    _plant(
+        "temporary_allowed",
+        _OWN_DATABASE,
+        "login_app may make",
+        undo=_OWNED_BACK,
+        about="owner",
     ),
     _plant(
         "token_visible",

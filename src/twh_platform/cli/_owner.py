@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from ..tenancy.postgres import SealKey
 
-__all__ = ["DSN_VARIABLE", "add_dsn", "add_key_file", "owner_connection", "write_key"]
+__all__ = ["DSN_VARIABLE", "add_dsn", "add_key_file", "owner_connection", "writing_key"]
 
 DSN_VARIABLE = "TWH_OWNER_DSN"
 """The environment variable that holds the owner's DSN if the command line does not."""
@@ -58,17 +58,19 @@ def owner_connection(options: argparse.Namespace) -> Iterator[Any]:
         yield connection
 
 
-def write_key(path: Path, key: SealKey) -> None:
+@contextlib.contextmanager
+def writing_key(path: Path, key: SealKey) -> Iterator[None]:
     """
-    Write the key's file.
+    Write the key's file at the end of the `with`, which is entered only if that can be done.
 
     Raises:
         twh_platform.errors.ConfigurationError: With code ``seal_file_unwritable``.
     """
-    from ..tenancy.postgres import write_seal_key
+    from ..tenancy.postgres._seal import staged_seal_key
 
     try:
-        write_seal_key(path, key)
+        with staged_seal_key(path, key):
+            yield
     except OSError as error:
         raise ConfigurationError(
             f"cannot write key {key.id} to {str(path)!r}: {error.strerror}",

@@ -44,24 +44,28 @@ class Lease:
     Attributes:
         seconds: How long it holds from each renewal on.
 
+        endings: How often it was ended.
+
         ends_at: From this moment of its clock on it does not hold.
 
         renew_at: From this moment on a connection that talks renews it.
     """
 
-    __slots__ = ("clock", "ends_at", "renew_at", "seconds")
+    __slots__ = ("clock", "endings", "ends_at", "renew_at", "seconds")
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self.seconds = seconds
         self.clock = clock
+        self.endings = 0
+        self.ends_at = self.renew_at = float("-inf")
         self.renew(clock())
 
     def renew(self, asked_at: float) -> None:
         """
         Let it hold anew, on the word of a directory that was asked at that moment.
         """
-        self.ends_at = asked_at + self.seconds
-        self.renew_at = asked_at + self.seconds / 2
+        self.ends_at = max(self.ends_at, asked_at + self.seconds)
+        self.renew_at = max(self.renew_at, asked_at + self.seconds / 2)
 
     def postpone(self) -> None:
         """
@@ -73,6 +77,7 @@ class Lease:
         """
         Let it hold no longer.
         """
+        self.endings += 1
         self.ends_at = self.renew_at = float("-inf")
 
 
@@ -114,7 +119,7 @@ class LeasedTenant:
 
 def _leased_here(tenant: Tenant, seconds: float, left: float) -> LeasedTenant:
     lease = Lease(seconds, time.monotonic)
-    lease.renew(time.monotonic() + left - seconds)
+    lease.ends_at = time.monotonic() + left
     return LeasedTenant(tenant, lease)
 
 

@@ -71,13 +71,16 @@ async def _renew(
     bound: LeasedTenant, directory: TenantDirectory, clock: Callable[[], datetime]
 ) -> Tenant:
     lease = bound.lease
-    asked_at = lease.clock()  # the answer is no younger than the question
+    endings, asked_at = lease.endings, lease.clock()  # the answer is no younger than the question
     try:
         tenant = await served_tenant(directory, bound.tenant.id, clock)
     except TenantError:
         lease.end()
         raise
-    lease.renew(asked_at)
+    if lease.endings == endings:
+        lease.renew(asked_at)
+    else:
+        _ = bound.id  # ended since the question: the answer is too old to revive it
     return tenant
 
 

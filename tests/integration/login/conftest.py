@@ -48,6 +48,7 @@ def sealed(login_server: PostgresServer) -> PostgresDatabase:
     database = login_server.create_database("sealed", owner=OWNER)
     database.execute(_SCHEMA + seal_sql(), user=OWNER)
     # In this database only: the plain one shall be as PostgreSQL makes it.
+    database.execute("REVOKE TEMPORARY ON DATABASE sealed FROM PUBLIC")
     for setting in ("track_activities", "pg_stat_statements.track_utility"):
         database.execute(f"ALTER ROLE {APP} IN DATABASE sealed SET {setting} = off")
     return database

@@ -63,12 +63,17 @@ END $$"""
 
 def test_who_may_set_it_turns_it_on_for_the_next(sealed, victim, planter):
     """Control: one injected SET, and the message with the next tenant's token is shown."""
+    # The bait needs it; a sealed database has taken it away.
+    planter.execute(f"GRANT TEMPORARY ON DATABASE sealed TO {APP}")
     planter.execute(f"GRANT SET ON PARAMETER track_activities TO {APP}")
     found = seen_while_scrubbing(sealed, victim, f"SET track_activities = on; {BAIT}")
     planter.execute(f"REVOKE ALL ON PARAMETER track_activities FROM {APP}")
 
+    hidden = seen_while_scrubbing(sealed, victim, BAIT)
+    planter.execute(f"REVOKE TEMPORARY ON DATABASE sealed FROM {APP}")
+
     assert "SET LOCAL twh.tenant_id = '1" in found
-    assert ".tenant_id" not in seen_while_scrubbing(sealed, victim, BAIT)
+    assert ".tenant_id" not in hidden
 
 
 def seen_while_scrubbing(database, victim, injected) -> str:

@@ -12,6 +12,8 @@ from twh_platform.errors import BackendUnavailableError, ConfigurationError, Uns
 from twh_platform.tenancy.postgres import LOGIN_FAULTS, install_sql, seal_sql
 from twh_platform.tenancy.postgres.psycopg import TenantConnection, verify_login
 
+ACTIVITY = ("pg_stat_get_activity", "pg_stat_get_backend_activity")
+
 
 def look(database, **options):
     """
@@ -48,7 +50,7 @@ def test_a_planted_fault_is_found_and_remedied(plant, sealed, planter):
         planter.execute(plant.undo)
 
     assert before == after == ()
-    assert {fault.code for fault in found} == {plant.code}
+    assert {fault.code for fault in found} == {plant.code, *plant.also}
     assert any(plant.says in fault.message for fault in found)
     assert faults(sealed) == ()
 
@@ -79,7 +81,8 @@ def test_a_missing_seal_is_found_and_made(plain):
     """Where a seal was demanded there has to be one; the remedy makes it."""
     found = faults(plain, sealed=True)
     plain.execute(found[0].remedy)
-    after = faults(plain, sealed=True, accept=["token_visible", "token_in_statements"])
+    borne = ["token_visible", "token_in_statements", "temporary_allowed"]
+    after = faults(plain, sealed=True, accept=borne)
     plain.execute(f"DROP TABLE twh.seal_keys; {install_sql()}")
 
     assert [fault.code for fault in found] == ["seal_missing"]
@@ -126,6 +129,30 @@ def test_hiding_the_views_will_do_too(sealed, planter):
 
     assert counts == [1] * len(lines) + [0]
     assert faults(sealed) == ()
+
+
+def test_who_makes_databases_calls_both_there(sealed, planter):
+    """The other defence does not hold a login with CREATEDB, whose databases have both."""
+    others = ["postgres", "template1", "plain"]
+    hidden = [f"FUNCTION {name}(int)" for name in ACTIVITY]
+    planter.execute(f"ALTER ROLE {APP} IN DATABASE sealed RESET track_activities")
+    for one in hidden:
+        planter.execute(f"REVOKE EXECUTE ON {one} FROM PUBLIC")
+    for one in others:
+        planter.execute(f"REVOKE CONNECT ON DATABASE {one} FROM PUBLIC")
+    before = faults(sealed)
+    planter.execute(f"ALTER ROLE {APP} CREATEDB")
+    (fault,) = faults(sealed)
+    planter.execute(fault.remedy.rpartition("-- ")[2])
+    after = faults(sealed)
+    for one in hidden:
+        planter.execute(f"GRANT EXECUTE ON {one} TO PUBLIC")
+    for one in others:
+        planter.execute(f"GRANT CONNECT ON DATABASE {one} TO PUBLIC")
+    planter.execute(f"ALTER ROLE {APP} IN DATABASE sealed SET track_activities = off")
+
+    assert before == after == faults(sealed) == ()
+    assert (fault.code, "login_app makes" in fault.message) == ("token_visible", True)
 
 
 def test_all_faults_are_told_at_once(sealed, planter):

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.integration.pgbouncer._holding import holding
 from tests.integration.pgbouncer.conftest import APP, House
 from tests.support.pgbouncer import PgBouncer
+from twh_platform.errors import TenantMismatchError
 from twh_platform.tenancy import Tenant, bind_tenant
 from twh_platform.tenancy.postgres import asyncpg as tenant_asyncpg
 from twh_platform.tenancy.postgres import psycopg as tenant_psycopg
@@ -200,3 +201,23 @@ async def test_startup_settings_of_asyncpg_stay(hut: House) -> None:
     await connection.close()
 
     assert rows == [("shop", "Asia/Tokyo")]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_connection_is_pinged_in_a_transaction(hut: House, driver: str) -> None:
+    """
+    The ping of a pool is not refused, though a statement outside of a transaction is.
+    """
+    url = hut.dsn.replace("postgresql://", f"postgresql+{driver}://")
+    engine = bind_engine(create_async_engine(url, pool_pre_ping=True), seal=hut.seal, pooled=True)
+    try:
+        for _ in range(3):
+            with bind_tenant(A):
+                async with engine.begin() as connection:
+                    assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+        async with engine.connect() as connection:
+            free = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            with bind_tenant(A), pytest.raises(TenantMismatchError):
+                await free.execute(text("SELECT name FROM parcels"))
+    finally:
+        await engine.dispose()

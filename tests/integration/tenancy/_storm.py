@@ -190,8 +190,11 @@ async def inspect(checkout: Checkout, admin: psycopg.Connection, report: Report)
     async with AsyncExitStack() as lent:
         sessions = [await lent.enter_async_context(checkout()) for _ in range(CONNECTIONS)]
         for session in sessions:
-            if hasattr(session.driver, "binding"):
-                session.driver.binding.scrubbed()  # or the look itself would scrub
+            binding = getattr(session.driver, "binding", None)
+            if binding is not None and binding.pooled:
+                continue  # the server's sessions are looked at, not the client's
+            if binding is not None:
+                binding.scrubbed()  # or the look itself would scrub
             report.residue += await session.alone(UNBOUND) != [(None,)]
     for tenant in TENANTS:
         with bind_tenant(tenant):

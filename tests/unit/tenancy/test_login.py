@@ -15,12 +15,14 @@ from twh_platform.tenancy.postgres import LOGIN_FAULTS
 from twh_platform.tenancy.postgres._login import verified
 from twh_platform.tenancy.postgres._login_query import LOGIN_QUERY
 
+_ATTRIBUTES = ("superuser", "bypasses", "creates", "makes_databases", "replicates")
+
 
 def answer(**changes: Any) -> str:
     """
     What the server says of a login that is safe.
     """
-    role = dict.fromkeys(("superuser", "bypasses", "creates", "replicates"), False)
+    role = dict.fromkeys(_ATTRIBUTES, False)
     facts = {
         "login": "app",
         "current": "app",
@@ -33,7 +35,10 @@ def answer(**changes: Any) -> str:
         "settings": {"track_activities": ["on", "on"], "row_security": ["on", "on"]},
         "presets": [],
         "elsewhere": ["postgres"],
+        "database_owner": "owner",
         "sealed": False,
+        "handed": [],
+        "key_holders": [],
         "functions": {},
     }
     return json.dumps({**facts, **changes})
@@ -80,6 +85,13 @@ def test_visible_statements_matter_only_where_there_is_a_seal():
         verified(answer(sealed=True))
 
     assert {fault.code for fault in caught.value.faults} == {"seal_altered", "token_visible"}
+
+
+def test_who_reaches_keys_is_told_without_a_reason():
+    """What the server says of the keys counts, also where no grant explains it."""
+    found = verified(answer(sealed=True, key_holders=["app"]), accept=LOGIN_FAULTS.keys()).accepted
+
+    assert "app reads or writes twh.seal_keys" in " ".join(one.message for one in found)
 
 
 def test_what_is_accepted_is_spelled_right():

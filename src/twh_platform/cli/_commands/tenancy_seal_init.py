@@ -9,7 +9,7 @@ import sys
 
 from ...errors import ConfigurationError
 from .._command import OK, Command
-from .._owner import add_dsn, add_key_file, owner_connection, write_key
+from .._owner import add_dsn, add_key_file, owner_connection, writing_key
 
 __all__ = ["COMMAND"]
 
@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
             message = f"this database has the key {known[-1].id} already: use `seal rotate`"
             raise ConfigurationError(message, code="seal_installed")
         key = add_seal_key(connection)
-        # Before the commit: a key that nobody has would lock the service out.
-        write_key(options.file, key)
+        with writing_key(options.file, key):
+            connection.commit()
     sys.stdout.write(f"sealed with key {key.id}, written to {options.file}\n")
     if options.allow_unsealed:
         sys.stdout.write("unsealed tenants are still believed: run `seal enforce` when all seal\n")

@@ -9,7 +9,7 @@ import sys
 
 from ...errors import ConfigurationError
 from .._command import OK, Command
-from .._owner import add_dsn, add_key_file, owner_connection, write_key
+from .._owner import add_dsn, add_key_file, owner_connection, writing_key
 
 __all__ = ["COMMAND"]
 
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
         key = add_seal_key(connection)
         ending = retire_seal_keys(connection, keep=key.id, overlap=options.overlap)
         # The service may read the new key only once the database believes it.
-        connection.commit()
-        write_key(options.file, key)
+        with writing_key(options.file, key):
+            connection.commit()
     sys.stdout.write(f"the key is now {key.id}, written to {options.file}\n")
     for one in ending:
         sys.stdout.write(f"key {one} ends in {options.overlap:g} seconds\n")

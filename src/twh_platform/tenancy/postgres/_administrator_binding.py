@@ -52,7 +52,7 @@ class AdministratorBinding(TransactionBinding):
         access = _required()
         self.begins += 1
         self._serves = None
-        self.scrubbing = self._pooled or access is not self._left_by
+        self.scrubbing = self.pooled or access is not self._left_by
         message = f"{begin}; {_bind(access)}"
         if not self.scrubbing:
             return message
@@ -100,7 +100,7 @@ class AdministratorBinding(TransactionBinding):
         Whether all that happened since the last word was under the access here.
         """
         access = access_here()
-        return not self._pooled and access is not None and access is self._left_by
+        return not self.pooled and access is not None and access is self._left_by
 
     def check(self) -> None:
         """

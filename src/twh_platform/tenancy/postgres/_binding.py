@@ -42,7 +42,8 @@ KEPT = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 
 _SCRUB = "; ".join(  # noqa: FLY002 -- one statement a line, with its reason
     (
-        "BEGIN",
+        # The last tenant's defaults may be those of a transaction that waits.
+        "BEGIN ISOLATION LEVEL READ COMMITTED",
         # First, so that the last tenant's search_path and statement_timeout
         # do not govern the rest.
         "RESET ALL",
@@ -51,8 +52,9 @@ _SCRUB = "; ".join(  # noqa: FLY002 -- one statement a line, with its reason
         "UNLISTEN *",
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         # Those of the drivers stay: SQL cannot make one that looks like theirs.
+        # Each name is qualified, types too: pg_temp is searched before pg_catalog.
         (
-            "DO $$DECLARE made text;\nBEGIN\n"
+            "DO $$DECLARE made pg_catalog.text;\nBEGIN\n"
             "FOR made IN SELECT name FROM pg_catalog.pg_prepared_statement() WHERE from_sql LOOP\n"
             "EXECUTE pg_catalog.format('DEALLOCATE %I', made);\nEND LOOP;\nEND$$"
         ),
@@ -92,10 +94,15 @@ class TransactionBinding:
     Attributes:
         begins: How many times a BEGIN was asked for.
 
+        lost: Whether a prepared statement of the driver is gone, so that the
+            connection has to be given up as soon as no transaction is open.
+
+        pooled: Whether a pooler is in between.
+
         scrubbing: Whether the message that was given last has the scrub in it.
     """
 
-    __slots__ = ("_bound", "_pooled", "_residue", "_scrub", "_seal", "begins", "scrubbing")
+    __slots__ = ("_bound", "_residue", "_scrub", "_seal", "begins", "lost", "pooled", "scrubbing")
 
     def __init__(
         self,
@@ -105,11 +112,12 @@ class TransactionBinding:
         startup: Mapping[str, str] | None = None,
     ) -> None:
         self._seal = seal
-        self._pooled = pooled
+        self.pooled = pooled
         self._scrub = _scrub_keeping(startup) if pooled and startup else _SCRUB
         self._bound: str | None = _UNKNOWN
         self._residue: str | None = _UNKNOWN
         self.begins = 0
+        self.lost = False
         self.scrubbing = False
 
     def begin_message(self, begin: str) -> str:
@@ -130,7 +138,7 @@ class TransactionBinding:
             message = _message(begin, tenant_id)
         else:
             message = f"{begin}; SET LOCAL {SETTING} = '{seal.token(tenant_id)}'"
-        self.scrubbing = self._pooled or tenant_id != self._residue
+        self.scrubbing = self.pooled or tenant_id != self._residue
         if not self.scrubbing:
             return message
         self._residue = _UNKNOWN
@@ -165,8 +173,18 @@ class TransactionBinding:
         Returns:
             Statements, joined by ``"; "``, or None if the residue is the
             tenant's own.
+
+        Raises:
+            twh_platform.errors.TenantMismatchError: With code
+                ``pooled_outside_transaction``, behind a pooler.
         """
         self._bound = _UNKNOWN
+        if self.pooled:
+            raise TenantMismatchError(
+                "behind a pooler a statement outside of a transaction may be run in a "
+                "session that another tenant has left its settings in: open a transaction",
+                code="pooled_outside_transaction",
+            )
         self.scrubbing = not self.settled
         if not self.scrubbing:
             return None
@@ -184,7 +202,7 @@ class TransactionBinding:
         """
         Whether all that happened since the last word was the current tenant's.
         """
-        return not self._pooled and self._residue == _current_id()
+        return not self.pooled and self._residue == _current_id()
 
     def check(self) -> None:
         """

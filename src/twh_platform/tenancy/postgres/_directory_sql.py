@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS twh.tenants (
 
 _NOTIFY = f"""\
 CREATE OR REPLACE FUNCTION twh.tenant_touched() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     NEW.updated_at := now();
@@ -47,7 +47,7 @@ BEGIN
 END
 $$;
 CREATE OR REPLACE FUNCTION twh.tenant_changed() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN

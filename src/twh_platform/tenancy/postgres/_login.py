@@ -29,6 +29,7 @@ LOGIN_FAULTS: Mapping[str, str] = MappingProxyType(
         "login_replicates": "it has REPLICATION: the log of changes holds the rows of all tenants",
         "login_owns_tables": "it owns tables with row security, or has the rights of their owner",
         "login_owns_schema": "it owns the schema twh or something in it, or has its owner's rights",
+        "login_changes_schema": "it may create things in the schema twh",
         "login_reaches_server": "it reads or writes the server's files, or runs its programs",
         "login_reaches_others": "it opens connections from within the server without a password",
         "setting_preset": "sessions begin with a tenant",
@@ -37,6 +38,8 @@ LOGIN_FAULTS: Mapping[str, str] = MappingProxyType(
         "seal_missing": "the database was to be sealed and is not",
         "seal_altered": "a function of the seal is not the one that seal_sql() makes",
         "seal_keys_reachable": "it has privileges on the keys of the seal",
+        "seal_keys_copied": "the keys of the seal have a rule, a trigger, a view or an heir",
+        "temporary_allowed": "it makes temporary tables, types and functions, which a seal meets",
         "unsealed_tenants_believed": "tenants are believed without a seal too",
         "token_visible": "its tokens can be read in pg_stat_activity",
         "token_in_statements": "its tokens can be read in pg_stat_statements",
@@ -100,6 +103,7 @@ class _Role:
     superuser: bool
     bypasses: bool
     creates: bool
+    makes_databases: bool
     replicates: bool
     way: list[str]
 
@@ -121,12 +125,22 @@ class _Answer:
     settings: dict[str, list[str]]
     presets: list[dict[str, Any]]
     elsewhere: list[str]
+    database_owner: str
     sealed: bool
+    handed: list[dict[str, str]]
+    key_holders: list[str]
     functions: dict[str, dict[str, Any]]
 
     @property
     def roles(self) -> list[_Role]:
         return [_Role(**one) for one in self.reach]
+
+    @property
+    def makers(self) -> list[str]:
+        """
+        Who makes databases, where nothing was revoked yet.
+        """
+        return [one.name for one in self.roles if one.becomes and one.makes_databases]
 
     @property
     def server_version(self) -> str:
@@ -193,9 +207,9 @@ def _told(facts: _Answer, faults: Iterable[LoginFault]) -> str:
 
 
 def _faults(facts: _Answer, *, sealed: bool) -> Iterator[LoginFault]:
-    checks = [_powers, _ownership, _memberships, _connections, _presets, _minor]
+    checks = [_powers, _ownership, _creation, _memberships, _connections, _presets, _minor]
     if facts.sealed:
-        checks += [_functions, _keys, _activity, _statements, _watching]
+        checks += [_functions, _keys, _copies, _temporary, _activity, _statements, _watching]
     for check in checks:
         yield from check(facts)
     if sealed and not facts.sealed:
@@ -239,10 +253,10 @@ def _powers(facts: _Answer) -> Iterator[LoginFault]:
         if role.becomes:
             for code, what, without, has in _POWERS:
                 if has(role, facts.version) and (code == "login_superuser" or not role.superuser):
-                    yield _of_role(code, role, what, f"ALTER ROLE {role.name} {without};")
+                    yield _of_role(facts, code, role, what, f"ALTER ROLE {role.name} {without};")
 
 
-def _of_role(kind: str, role: _Role, what: str, remedy: str) -> LoginFault:
+def _of_role(facts: _Answer, kind: str, role: _Role, what: str, remedy: str) -> LoginFault:
     """
     A fault of the login itself, or of a role on whose way it is.
     """
@@ -252,8 +266,14 @@ def _of_role(kind: str, role: _Role, what: str, remedy: str) -> LoginFault:
     return _fault(
         kind,
         f"{role.way[0]} {verb} {role.name} ({' -> '.join(role.way)}), which {what}.",
-        f"REVOKE {role.way[1]} FROM {role.way[0]};",
+        _disowned(facts)
+        if role.way[1] == "pg_database_owner"
+        else f"REVOKE {role.way[1]} FROM {role.way[0]};",
     )
+
+
+def _disowned(facts: _Answer) -> str:
+    return f"ALTER DATABASE {facts.database} OWNER TO {facts.safe_owner};"
 
 
 def _ownership(facts: _Answer) -> Iterator[LoginFault]:
@@ -265,7 +285,7 @@ def _ownership(facts: _Answer) -> Iterator[LoginFault]:
             if owned:
                 names = [one["name"] for one in owned]
                 remedy = "\n".join(_given_away(facts, one) for one in owned)
-                yield _of_role(code, role, f"owns {_listed(names)}", remedy)
+                yield _of_role(facts, code, role, f"owns {_listed(names)}", remedy)
 
 
 def _given_away(facts: _Answer, one: Mapping[str, str]) -> str:
@@ -276,6 +296,16 @@ def _given_away(facts: _Answer, one: Mapping[str, str]) -> str:
         granted = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {one['name']} TO {facts.login};"
         return f"{moved}\n{granted}"
     return moved
+
+
+def _creation(facts: _Answer) -> Iterator[LoginFault]:
+    for name, grantees in facts.grantees("schema").items():
+        who = ", ".join(grantees)
+        yield _fault(
+            "login_changes_schema",
+            f"{who} may create things in the schema {name}, which policies call into.",
+            f"REVOKE CREATE ON SCHEMA {name} FROM {who};",
+        )
 
 
 def _bare(signature: str) -> str:
@@ -303,7 +333,7 @@ def _members(facts: _Answer, code: str, names: Collection[str], what: str) -> It
     for role in facts.roles:
         # Of what a role is a member of in turn, the role itself is told.
         if role.name in names and not set(role.way[1:-1]) & set(names):
-            yield _of_role(code, role, what, "")
+            yield _of_role(facts, code, role, what, "")
 
 
 def _callable(facts: _Answer, code: str, kind: str, what: str) -> Iterator[LoginFault]:
@@ -387,7 +417,7 @@ def _functions(facts: _Answer) -> Iterator[LoginFault]:
             what = difference(statement, **function)
             if what:
                 yield _fault("seal_altered", f"{signature} {what}.", statement)
-        elif signature == TENANT_FUNCTION:
+        else:
             yield _fault("seal_altered", f"{signature} is missing.", statement)
 
 
@@ -396,13 +426,56 @@ _DATA_ROLES = ("pg_read_all_data", "pg_write_all_data")
 
 def _keys(facts: _Answer) -> Iterator[LoginFault]:
     what = "reaches the keys of the seal"
-    yield from _members(facts, "seal_keys_reachable", _DATA_ROLES, what)
+    known = list(_members(facts, "seal_keys_reachable", _DATA_ROLES, what))
     for name, grantees in facts.grantees("seal_keys").items():
         who = ", ".join(grantees)
+        known.append(
+            _fault(
+                "seal_keys_reachable",
+                f"{who} has privileges on {name}: whoever reads or writes keys makes tokens.",
+                f"REVOKE ALL ON {name} FROM {who};",
+            )
+        )
+    yield from known
+    # Of owners _ownership tells.
+    if facts.key_holders and not (known or any(one["kind"] == "KEYS" for one in facts.owned)):
+        who = ", ".join(facts.key_holders)
         yield _fault(
             "seal_keys_reachable",
-            f"{who} has privileges on {name}: whoever reads or writes keys makes tokens.",
-            f"REVOKE ALL ON {name} FROM {who};",
+            f"{who} reads or writes twh.seal_keys, for a reason that is not known here.",
+            f"REVOKE ALL ON twh.seal_keys FROM {who};",
+        )
+
+
+_UNDONE = {
+    "RULE": "DROP RULE {name} ON {place};",
+    "TRIGGER": "DROP TRIGGER {name} ON {place};",
+    "VIEW": "DROP VIEW {place};",
+    "MATERIALIZED VIEW": "DROP MATERIALIZED VIEW {place};",
+    "TABLE": "ALTER TABLE {place} NO INHERIT twh.seal_keys;",
+}
+
+
+def _copies(facts: _Answer) -> Iterator[LoginFault]:
+    for one in facts.handed:
+        place = one["place"]
+        what = f"{one['name']} on {place}" if one["kind"] in {"RULE", "TRIGGER"} else place
+        yield _fault(
+            "seal_keys_copied",
+            f"{one['kind'].capitalize()} {what} takes keys from twh.seal_keys, or brings some.",
+            _UNDONE[one["kind"]].format(**one),
+        )
+
+
+def _temporary(facts: _Answer) -> Iterator[LoginFault]:
+    for name, grantees in facts.grantees("database").items():
+        who = ", ".join(grantees)
+        owned = f"{_disowned(facts)}\n" if facts.database_owner in grantees else ""
+        yield _fault(
+            "temporary_allowed",
+            f"{who} may make temporary tables, types and functions in database {name}: "
+            "names of the system's, in the way of those who look them up.",
+            f"{owned}REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, {who};",
         )
 
 
@@ -412,15 +485,15 @@ _ACTIVITY = ("pg_stat_get_activity", "pg_stat_get_backend_activity")
 def _activity(facts: _Answer) -> Iterator[LoginFault]:
     callable_ = {name: who for kind in _ACTIVITY for name, who in facts.grantees(kind).items()}
     shown = _shown(facts, "track_activities")
-    if not shown or not (callable_ or facts.elsewhere):
+    if not shown or not (seen := _places(facts, callable_)):
         return
-    seen = _places(facts, callable_)
     others = [
         f"REVOKE EXECUTE ON FUNCTION {name} FROM {', '.join(who)};"
         for name, who in callable_.items()
     ] + [
         f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, {facts.login};" for name in facts.elsewhere
     ]
+    others += [f"ALTER ROLE {name} NOCREATEDB;" for name in facts.makers]
     yield _fault(
         "token_visible",
         f"{shown}, and its tokens can be read through {_listed(seen)}.",
@@ -433,7 +506,11 @@ def _places(facts: _Answer, functions: Iterable[str]) -> list[str]:
     """
     Where something can be read: by functions, or else by those of other databases.
     """
-    return [_bare(name) for name in functions] or [f"database {name}" for name in facts.elsewhere]
+    return (
+        [_bare(name) for name in functions]
+        or [f"database {name}" for name in facts.elsewhere]
+        or [f"a database that {name} makes" for name in facts.makers]
+    )
 
 
 def _shown(facts: _Answer, setting: str) -> str:
@@ -460,8 +537,8 @@ def _statements(facts: _Answer) -> Iterator[LoginFault]:
     if every not in facts.settings or not (facts.is_on(every) or every in settable):
         return
     shown, callable_ = _shown(facts, utility), facts.grantees("pg_stat_statements")
-    if shown and (callable_ or facts.elsewhere):
-        seen = _places(facts, callable_)
+    seen = _places(facts, callable_)
+    if shown and seen:
         yield _fault(
             "token_in_statements",
             f"{shown}, and its tokens can be read through {_listed(seen)}.",

@@ -16,12 +16,19 @@ from ._binding import SETTING
 __all__ = ["LOGIN_QUERY"]
 
 LOGIN_QUERY = f"""\
-WITH RECURSIVE edges AS (
+WITH RECURSIVE here AS (
+    SELECT oid, datname, datdba, datacl FROM pg_catalog.pg_database
+    WHERE datname = current_database()
+), edges AS (
     SELECT m.member, m.roleid, m.admin_option AS administers,
         -- The options came with PostgreSQL 16.
         coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit) AS inherits,
         coalesce((to_jsonb(m) ->> 'set_option')::boolean, true) AS sets
     FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS r ON r.oid = m.member
+    UNION ALL
+    -- Of this role the database's owner is a member, and no row says so.
+    SELECT here.datdba, r.oid, false, true, true
+    FROM here, pg_catalog.pg_roles AS r WHERE r.rolname = 'pg_database_owner'
 ), ways (role, becomes, way) AS (
     SELECT oid, true, ARRAY[oid] FROM pg_catalog.pg_roles
     WHERE rolname IN (session_user, current_user)
@@ -31,20 +38,19 @@ WITH RECURSIVE edges AS (
     WHERE e.roleid <> ALL (w.way) AND (e.administers OR e.inherits OR (w.becomes AND e.sets))
 ), reach AS (
     SELECT DISTINCT ON (w.role) w.role AS oid, w.becomes, w.way, r.rolname AS name,
-        r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication
+        r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolcreatedb, r.rolreplication
     FROM ways AS w JOIN pg_catalog.pg_roles AS r ON r.oid = w.role
     ORDER BY w.role, w.becomes DESC, cardinality(w.way)
 ), held AS (
     -- What a superuser may do is no fault of a grant.
     SELECT oid FROM reach WHERE NOT rolsuper UNION ALL SELECT 0
-), here AS (
-    SELECT oid, datname, datdba FROM pg_catalog.pg_database WHERE datname = current_database()
 ), functions AS (
     SELECT p.oid, p.proname, p.proowner, p.prosrc, p.prosecdef, p.proacl, p.proconfig,
-        n.nspname,
+        p.provolatile, p.proparallel, p.proleakproof, l.lanname, n.nspname,
         quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '('
             || pg_catalog.oidvectortypes(p.proargtypes) || ')' AS signature
     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
     WHERE n.nspname = 'twh'
         OR p.proname IN ('pg_stat_statements', 'dblink_connect_u')
         OR (n.nspname = 'pg_catalog' AND p.proname IN (
@@ -54,6 +60,24 @@ WITH RECURSIVE edges AS (
     SELECT c.oid, c.relowner, c.relacl FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = 'twh' AND c.relname = 'seal_keys' AND c.relkind IN ('r', 'p')
+), handed (kind, name, place) AS (
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'RULE' END,
+        quote_ident(r.rulename), quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+    FROM pg_catalog.pg_rewrite AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.ev_class
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid IN (SELECT oid FROM keys) OR r.oid IN (
+        SELECT d.objid FROM pg_catalog.pg_depend AS d JOIN keys AS k ON k.oid = d.refobjid
+        WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+            AND d.refclassid = 'pg_catalog.pg_class'::regclass)
+    UNION ALL
+    SELECT 'TRIGGER', quote_ident(t.tgname), 'twh.seal_keys'
+    FROM pg_catalog.pg_trigger AS t JOIN keys AS k ON k.oid = t.tgrelid WHERE NOT t.tgisinternal
+    UNION ALL
+    -- Its rows are read with those of the keys.
+    SELECT 'TABLE', '', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+    FROM pg_catalog.pg_inherits AS i JOIN keys AS k ON k.oid = i.inhparent
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 ), owned (kind, name, owner) AS (
     SELECT 'TABLE', quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relowner
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -83,6 +107,16 @@ WITH RECURSIVE edges AS (
     FROM pg_catalog.pg_parameter_acl AS p, pg_catalog.aclexplode(p.paracl) AS acl
     WHERE p.parname IN ('track_activities', 'pg_stat_statements.track',
         'pg_stat_statements.track_utility')
+    UNION ALL
+    SELECT 'schema', 'twh', acl.grantee
+    FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS acl
+    WHERE n.nspname = 'twh' AND acl.privilege_type = 'CREATE' AND acl.grantee <> n.nspowner
+    UNION ALL
+    SELECT 'database', quote_ident(here.datname), acl.grantee
+    FROM here, pg_catalog.aclexplode(coalesce(here.datacl, acldefault('d', here.datdba))) AS acl
+    WHERE acl.privilege_type = 'TEMPORARY'
+    UNION ALL
+    SELECT 'database', quote_ident(datname), datdba FROM here
 )
 SELECT jsonb_build_object(
     'login', quote_ident(session_user),
@@ -98,7 +132,8 @@ SELECT jsonb_build_object(
         SELECT jsonb_agg(jsonb_build_object(
             'name', quote_ident(name), 'becomes', becomes,
             'superuser', rolsuper, 'bypasses', rolbypassrls,
-            'creates', rolcreaterole, 'replicates', rolreplication,
+            'creates', rolcreaterole, 'makes_databases', rolcreatedb,
+            'replicates', rolreplication,
             'way', ARRAY(
                 SELECT quote_ident(r.rolname)
                 FROM unnest(way) WITH ORDINALITY AS step (oid, at)
@@ -141,10 +176,26 @@ SELECT jsonb_build_object(
         WHERE d.oid <> here.oid AND d.datallowconn
             AND pg_catalog.has_database_privilege(session_user, d.oid, 'CONNECT')
     ),
+    'database_owner', (
+        SELECT quote_ident(pg_catalog.pg_get_userbyid(datdba)) FROM here
+    ),
     'sealed', EXISTS (SELECT FROM keys),
+    'handed', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('kind', kind, 'name', name, 'place', place)
+            ORDER BY kind, place, name), '[]') FROM handed
+    ),
+    -- What the server says, whatever the reason.
+    'key_holders', (
+        SELECT coalesce(jsonb_agg(quote_ident(r.name) ORDER BY r.name), '[]')
+        FROM reach AS r, keys AS k WHERE NOT r.rolsuper AND (
+            has_table_privilege(r.oid, k.oid, 'SELECT, INSERT, UPDATE, DELETE')
+            OR has_any_column_privilege(r.oid, k.oid, 'SELECT, INSERT, UPDATE'))
+    ),
     'functions', (
         SELECT coalesce(jsonb_object_agg(signature, jsonb_build_object(
-            'body', prosrc, 'definer', prosecdef, 'config', coalesce(proconfig, '{{}}')
+            'body', prosrc, 'definer', prosecdef, 'config', coalesce(proconfig, '{{}}'),
+            'language', lanname, 'volatility', provolatile, 'parallel', proparallel,
+            'leakproof', proleakproof
         )), '{{}}') FROM functions WHERE nspname = 'twh'
     )
 )::text

@@ -14,6 +14,8 @@ What is rendered, and why:
 - The function is strict: no tenant bound raises, also for the table's owner.
   It is STABLE: an IMMUTABLE one would be folded into a cached plan and
   answer with another tenant's rows.
+- Functions name pg_temp, last, in their search_path.  Left out, it is searched
+  first for types, ``text`` and ``uuid`` among them.
 - Privileges are granted by name, so never TRUNCATE, TRIGGER or REFERENCES,
   which policies do not restrain.
 """
@@ -167,7 +169,7 @@ def install_sql() -> str:
 CREATE SCHEMA IF NOT EXISTS twh;
 GRANT USAGE ON SCHEMA twh TO PUBLIC;
 CREATE OR REPLACE FUNCTION twh.raise_no_tenant() RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RAISE EXCEPTION 'no tenant is bound to this transaction'
@@ -188,7 +190,7 @@ GRANT EXECUTE ON FUNCTION twh.current_tenant(), twh.raise_no_tenant() TO PUBLIC;
 def _typed_function(kind: str) -> str:
     return f"""\
 CREATE OR REPLACE FUNCTION twh.current_tenant_{kind}() RETURNS {kind}
-    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     tenant_id CONSTANT text := twh.current_tenant();

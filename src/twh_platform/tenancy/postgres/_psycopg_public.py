@@ -186,12 +186,16 @@ class _BoundConnection(Configured, psycopg.Connection[Any]):
         Wait for the server; every error of it leaves the driver here.
         """
         try:
-            return super().wait(*args, **kwargs)
+            result = super().wait(*args, **kwargs)
         except psycopg.Error as error:
             announce_error(error)
             if lost_statement(error):
-                self.pgconn.finish()
+                self.binding.lost = True
+                _give_up(self)
             raise
+        if self.binding.lost:
+            _give_up(self)
+        return result
 
     def admit(self, *, begin: bool = True) -> None:
         """
@@ -248,9 +252,13 @@ class _BoundConnection(Configured, psycopg.Connection[Any]):
             self._run(scrub)
             self.binding.scrubbed()
             _forget_notifications(self)
+        except psycopg.Error:
+            self.close()  # what it fails on would be there the next time too
+            raise
         finally:
-            self.rollback()  # sends nothing, unless the scrub broke off
-            self.autocommit = autocommit
+            if not self.closed:
+                self.rollback()  # sends nothing, unless the scrub broke off
+                self.autocommit = autocommit
 
     def _run(self, message: str) -> None:
         if not _pipelined(self):
@@ -276,12 +284,16 @@ class _AsyncBoundConnection(Configured, psycopg.AsyncConnection[Any]):
         Wait for the server; every error of it leaves the driver here.
         """
         try:
-            return await super().wait(*args, **kwargs)
+            result = await super().wait(*args, **kwargs)
         except psycopg.Error as error:
             announce_error(error)
             if lost_statement(error):
-                self.pgconn.finish()
+                self.binding.lost = True
+                _give_up(self)
             raise
+        if self.binding.lost:
+            _give_up(self)
+        return result
 
     async def admit(self, *, begin: bool = True) -> None:
         """
@@ -340,9 +352,13 @@ class _AsyncBoundConnection(Configured, psycopg.AsyncConnection[Any]):
             await self._run(scrub)
             self.binding.scrubbed()
             _forget_notifications(self)
+        except psycopg.Error:
+            await self.close()  # what it fails on would be there the next time too
+            raise
         finally:
-            await self.rollback()  # sends nothing, unless the scrub broke off
-            await self.set_autocommit(autocommit)
+            if not self.closed:
+                await self.rollback()  # sends nothing, unless the scrub broke off
+                await self.set_autocommit(autocommit)
 
     async def _run(self, message: str) -> None:
         if not _pipelined(self):
@@ -379,6 +395,12 @@ class AsyncAdministratorConnection(Administered, _AsyncBoundConnection):
 
 def _pipelined(connection: Any) -> bool:
     return bool(connection.pgconn.pipeline_status != pq.PipelineStatus.OFF)
+
+
+def _give_up(connection: Any) -> None:
+    # In a transaction it would lose what may still be committed.
+    if connection.pgconn.transaction_status == _Status.IDLE:
+        connection.pgconn.finish()
 
 
 def _forget_notifications(connection: Any) -> None:

@@ -19,6 +19,7 @@ transaction: one that began in time may go on.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import logging
 import os
@@ -26,7 +27,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,7 @@ from typing import Self
 
 from ...errors import ConfigurationError
 
-__all__ = ["Seal", "SealKey", "read_seal_key", "write_seal_key"]
+__all__ = ["Seal", "SealKey", "read_seal_key", "staged_seal_key", "write_seal_key"]
 
 _logger = logging.getLogger("twh_platform.tenancy")
 
@@ -258,6 +259,21 @@ def write_seal_key(path: str | os.PathLike[str], key: SealKey) -> None:
     Raises:
         OSError: If the folder cannot be written.
     """
+    with staged_seal_key(path, key):
+        pass
+
+
+@contextlib.contextmanager
+def staged_seal_key(path: str | os.PathLike[str], key: SealKey) -> Iterator[None]:
+    """
+    Write *key* beside *path* first, and put it in place at the end of the `with`.
+
+    So that what comes in between, such as a commit, happens only if there is
+    room and right to write it, and nothing is written if that fails.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
     target = Path(path)
     secret = base64.b64encode(key.secret).decode("ascii")
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -266,6 +282,7 @@ def write_seal_key(path: str | os.PathLike[str], key: SealKey) -> None:
             file.write(f"{_FILE_FORMAT} {key.id} {secret}\n")
             file.flush()
             os.fsync(file.fileno())
+        yield
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -16,6 +16,11 @@ __all__ = ["TENANT_FUNCTION", "difference", "is_transition", "made_by_us"]
 TENANT_FUNCTION = "twh.current_tenant()"
 """The function that policies ask, and that the seal replaces."""
 
+_VOLATILITIES = {"i": "IMMUTABLE", "s": "STABLE", "v": "VOLATILE"}
+_PARALLELS = {"s": "SAFE", "r": "RESTRICTED", "u": "UNSAFE"}
+# All of ours are.  IMMUTABLE, a plan would keep one tenant for the next.
+_MADE = ("plpgsql", "STABLE", "PARALLEL SAFE")
+
 _CREATE = "CREATE OR REPLACE FUNCTION "
 _END = "$$;"
 
@@ -41,7 +46,17 @@ def is_transition(body: str | None) -> bool:
     return body == _body(made_by_us(allow_unsealed=True)[TENANT_FUNCTION])
 
 
-def difference(statement: str, *, body: str, definer: bool, config: Collection[str]) -> str:
+def difference(
+    statement: str,
+    *,
+    body: str,
+    definer: bool,
+    config: Collection[str],
+    language: str,
+    volatility: str,
+    parallel: str,
+    leakproof: bool,
+) -> str:
     """
     In what a function is not the one that a statement of ours makes; empty if it is.
 
@@ -53,14 +68,27 @@ def difference(statement: str, *, body: str, definer: bool, config: Collection[s
         definer: Whether it is SECURITY DEFINER.
 
         config: Its own settings, as the catalog has them.
+
+        language: The name of its language.
+
+        volatility: As the catalog has it: ``i``, ``s`` or ``v``.
+
+        parallel: The same: ``s``, ``r`` or ``u``.
+
+        leakproof: Whether it is LEAKPROOF.
     """
     head = statement.partition("$$")[0]
     path = re.search(r"SET search_path = ([\w, ]*\w)", head)
     wanted = [f"search_path={path[1]}"] if path else []
     if body != _body(statement):
         return "has another body than ours"
-    if "SECURITY DEFINER" in head and not definer:
-        return "is not SECURITY DEFINER"
+    if definer != ("SECURITY DEFINER" in head):
+        return f"is {'' if definer else 'not '}SECURITY DEFINER"
+    found = (language, _VOLATILITIES[volatility], f"PARALLEL {_PARALLELS[parallel]}")
+    if found != _MADE:
+        return f"is {' '.join(found)}, not {' '.join(_MADE)}"
+    if leakproof:
+        return "is LEAKPROOF"
     if list(config) != wanted:
         return f"has settings {list(config)}, not {wanted}"
     return ""

@@ -41,11 +41,16 @@ DO $$
 DECLARE
     reader oid;
 BEGIN
-    -- Default privileges may have granted it to somebody.
+    -- Default privileges may have granted it to somebody.  This takes back
+    -- what was granted on columns too.
     FOR reader IN
-        SELECT DISTINCT acl.grantee
+        SELECT acl.grantee
         FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS acl
         WHERE c.oid = 'twh.seal_keys'::regclass AND acl.grantee <> c.relowner
+        UNION
+        SELECT acl.grantee
+        FROM pg_catalog.pg_attribute AS a, pg_catalog.aclexplode(a.attacl) AS acl
+        WHERE a.attrelid = 'twh.seal_keys'::regclass
     LOOP
         EXECUTE format(
             'REVOKE ALL ON twh.seal_keys FROM %s',

@@ -38,6 +38,7 @@ from ._violations import announce_error, lost_statement
 
 try:
     import asyncpg
+    from asyncpg import introspection
     from asyncpg.transaction import Transaction
 except ImportError as cause:
     raise missing_extra("asyncpg", cause) from cause
@@ -244,7 +245,7 @@ class _GuardedProtocol:
         def guarded(*args: Any, **kwargs: Any) -> Awaitable[Any]:
             if may_send():
                 sent = send(*args, **kwargs)
-                return _told(sent) if has_listeners(TenantViolation) else sent
+                return self._told(sent) if has_listeners(TenantViolation) else sent
             return make_way(send, *args, **kwargs)
 
         return guarded
@@ -252,14 +253,13 @@ class _GuardedProtocol:
     def _guarded_bind_execute(self, send: _Send) -> _Send:
         # The same for what sends most statements: to pass names on costs more
         # than to guard.
-        may_send, make_way = self._may_send, self._make_way
+        may_send, make_way, told = self._may_send, self._make_way, self._told
 
         def guarded(  # noqa: PLR0917 -- theirs
             state: Any, args: Any, portal_name: Any, limit: Any, return_extra: Any, timeout: Any
         ) -> Awaitable[Any]:
             if may_send():
-                sent = send(state, args, portal_name, limit, return_extra, timeout)
-                return _told(sent) if has_listeners(TenantViolation) else sent
+                return told(send(state, args, portal_name, limit, return_extra, timeout))
             return make_way(send, state, args, portal_name, limit, return_extra, timeout)
 
         return guarded
@@ -274,14 +274,15 @@ class _GuardedProtocol:
                 return begin_with(begin, timeout)
             if begin == _ENDS or may_send():  # a transaction may be ended from anywhere
                 sent = send(query, timeout)
-                return _told(sent) if has_listeners(TenantViolation) else sent
+                return self._told(sent) if has_listeners(TenantViolation) else sent
             return make_way(send, query, timeout)
 
         return guarded
 
     def _binding_begin(self, send: _Send) -> _Send:
         is_cancelling, in_transaction = self._inner._is_cancelling, self._inner.is_in_transaction  # noqa: SLF001
-        begin_message, begun = self._binding.begin_message, self._binding.begun
+        binding = self._binding
+        begin_message, begun = binding.begin_message, binding.begun
 
         async def begin_with(begin: str, timeout: float | None) -> Any:  # noqa: ASYNC109 -- theirs
             if (in_transaction() or is_cancelling()) and await self._in_transaction():
@@ -292,7 +293,13 @@ class _GuardedProtocol:
                 # asyncpg would take the next transaction for one within this.
                 self._connection()._top_xact = None  # noqa: SLF001 -- it is ours
                 raise
-            status = await send(message, timeout)
+            scrubbing = binding.scrubbing
+            try:
+                status = await send(message, timeout)
+            except asyncpg.PostgresError:
+                if scrubbing:  # what it fails on would be there the next time too
+                    self._connection().terminate()
+                raise
             begun()
             return status
 
@@ -300,11 +307,33 @@ class _GuardedProtocol:
 
     async def _make_way(self, send: _Send, *args: Any, **kwargs: Any) -> Any:
         if not await self._in_transaction():
-            scrub = self._binding.scrub_message()
-            if scrub is not None:
-                await self._inner.query(scrub, None)
-                self._binding.scrubbed()
-        return await _told(send(*args, **kwargs))
+            await self._scrub(args)
+        return await self._told(send(*args, **kwargs))
+
+    async def _scrub(self, arguments: tuple[Any, ...]) -> None:
+        if self._binding.pooled and _is_introspection(arguments):
+            return  # asyncpg's own questions about types, which read no rows
+        scrub = self._binding.scrub_message()
+        if scrub is None:
+            return
+        try:
+            await self._inner.query(scrub, None)
+        except asyncpg.PostgresError:
+            self._connection().terminate()
+            raise
+        self._binding.scrubbed()
+
+    async def _told(self, sent: Awaitable[Any]) -> Any:
+        """
+        Wait for the server; every error of it leaves the driver here.
+        """
+        try:
+            return await sent
+        except asyncpg.PostgresError as error:
+            announce_error(error)
+            if lost_statement(error):
+                self._connection().terminate()
+            raise
 
     async def _in_transaction(self) -> bool:
         await self.settle()  # only the answer to what was cancelled tells
@@ -323,17 +352,12 @@ class _GuardedProtocol:
         self._binding.begun()
 
 
-async def _told(sent: Awaitable[Any]) -> Any:
-    """
-    Wait for the server; every error of it leaves the driver here.
-    """
-    try:
-        return await sent
-    except asyncpg.PostgresError as error:
-        announce_error(error)
-        raise
+def _is_introspection(arguments: tuple[Any, ...]) -> bool:
+    return any(getattr(one, "query", one) in _INTROSPECTION for one in arguments[:2])
 
 
+# And the ping of SQLAlchemy.
+_INTROSPECTION = frozenset((introspection.INTRO_LOOKUP_TYPES, introspection.TYPE_BY_NAME, ";"))
 _ENDS = ""
 _LONGEST_BEGIN = 200
 

@@ -133,12 +133,19 @@ class _FoldedBegin(Configured):
             self.pgconn.send_query(message.encode())
             result = (yield from generators.execute(self.pgconn))[-1]
             if result.status == _FATAL_ERROR:
+                if scrubbing:  # what it fails on would be there the next time too
+                    self.pgconn.finish()
                 raise errors.error_from_result(result, encoding=self.pgconn._encoding)  # noqa: SLF001
         if scrubbing:
             # What the last tenant's LISTEN brought; psycopg 3.2.1 keeps none.
             (getattr(self, "_notifies_backlog", None) or []).clear()
         done()
         return result
+
+    def _give_up(self) -> None:
+        # In a transaction it would lose what may still be committed.
+        if self.pgconn.transaction_status == _IDLE:
+            self.pgconn.finish()
 
     def _queue(self, message: str, *, sync: bool) -> PQGen[None]:
         for statement in message.split("; "):
@@ -183,12 +190,16 @@ if TYPE_CHECKING or hooks_present():
             Wait for the server; every error of it leaves the driver here.
             """
             try:
-                return super().wait(*args, **kwargs)
+                result = super().wait(*args, **kwargs)
             except psycopg.Error as error:
                 announce_error(error)
                 if lost_statement(error):
-                    self.pgconn.finish()
+                    self.binding.lost = True
+                    self._give_up()
                 raise
+            if self.binding.lost:
+                self._give_up()
+            return result
 
         def notifies(self, *args: Any, **kwargs: Any) -> Generator[Notify]:
             """
@@ -204,12 +215,16 @@ if TYPE_CHECKING or hooks_present():
             Wait for the server; every error of it leaves the driver here.
             """
             try:
-                return await super().wait(*args, **kwargs)
+                result = await super().wait(*args, **kwargs)
             except psycopg.Error as error:
                 announce_error(error)
                 if lost_statement(error):
-                    self.pgconn.finish()
+                    self.binding.lost = True
+                    self._give_up()
                 raise
+            if self.binding.lost:
+                self._give_up()
+            return result
 
         async def notifies(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Notify]:
             """

@@ -109,7 +109,18 @@ def _bind(engine: E, kind: str, binding: type[TransactionBinding], **settings: A
     event.listen(sync_engine, "do_connect", connect)
     event.listen(sync_engine, "connect", partial(_verify, binding))
     event.listen(sync_engine, "handle_error", _tell)
+    if settings["pooled"]:
+        sync_engine.dialect.do_ping = _ping  # type: ignore[method-assign]
     return engine
+
+
+def _ping(dbapi_connection: Any) -> bool:
+    # SQLAlchemy pings outside of a transaction, which a pooler forbids here.
+    cursor = dbapi_connection.cursor()
+    cursor.execute("SELECT 1")
+    cursor.close()
+    dbapi_connection.rollback()
+    return True
 
 
 def _connector(engine: Engine, kind: str, **settings: Any) -> Callable[..., Any]:

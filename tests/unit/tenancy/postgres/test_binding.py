@@ -39,7 +39,7 @@ class TestMessages:
         with bind_tenant(A):
             message = TransactionBinding().begin_message("BEGIN")
 
-        assert message.startswith("BEGIN; RESET ALL; ")
+        assert message.startswith("BEGIN ISOLATION LEVEL READ COMMITTED; RESET ALL; ")
         assert message.endswith("COMMIT; " + BOUND_TO_A)
 
     def test_same_tenant(self) -> None:
@@ -80,7 +80,8 @@ class TestMessages:
         with bind_tenant(B):
             statements = begun(A).begin_message("BEGIN").split("; ")
 
-        assert (statements[0], statements[-3:-1]) == ("BEGIN", ["COMMIT", "BEGIN"])
+        assert statements[0].startswith("BEGIN ISOLATION")
+        assert statements[-3:-1] == ["COMMIT", "BEGIN"]
 
     def test_settings_are_reset_first(self) -> None:
         """
@@ -214,9 +215,21 @@ class TestPooled:
         binding = TransactionBinding(pooled=True)
         with bind_tenant(A):
             for _ in range(3):
-                assert binding.begin_message("BEGIN").startswith("BEGIN; RESET ALL; ")
+                assert binding.begin_message("BEGIN").startswith(
+                    "BEGIN ISOLATION LEVEL READ COMMITTED; RESET ALL; "
+                )
                 binding.begun()
                 assert not binding.settled
+
+    def test_outside_of_a_transaction_it_refuses(self) -> None:
+        """
+        No scrub is sure to reach the session that the statement will meet.
+        """
+        binding = TransactionBinding(pooled=True)
+        for tenant in (A, None):
+            with bind_tenant(tenant), pytest.raises(TenantMismatchError) as refused:
+                binding.scrub_message()
+            assert refused.value.code == "pooled_outside_transaction"
 
     def test_startup_settings_are_made_again(self) -> None:
         """
@@ -226,7 +239,7 @@ class TestPooled:
         message = TransactionBinding(pooled=True, startup=startup).begin_message("BEGIN")
 
         assert message.startswith(
-            "BEGIN; RESET ALL; SET application_name = E'shop'; "
+            "BEGIN ISOLATION LEVEL READ COMMITTED; RESET ALL; SET application_name = E'shop'; "
             "SET TimeZone = E'Asia\\u002fTokyo'; SET SESSION AUTHORIZATION DEFAULT; "
         )
         assert "jit" not in message

@@ -253,6 +253,7 @@ class Function:
     owner: int
     definer: bool
     volatility: str
+    parallel: str
     leakproof: bool
     language: str
     config: tuple[str, ...]
@@ -487,7 +488,8 @@ QUERIES: Mapping[str, str] = {
         GROUP BY o.oid, o.opcname, t.typname""",
     "functions": f"""
         SELECT p.oid, n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
-               p.proowner, p.prosecdef, p.provolatile::text, p.proleakproof, l.lanname,
+               p.proowner, p.prosecdef, p.provolatile::text, p.proparallel::text,
+               p.proleakproof, l.lanname,
                coalesce(p.proconfig, '{{}}'),
                coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), p.prosqlbody IS NOT NULL,
                format_type(p.prorettype, NULL), p.prokind::text,

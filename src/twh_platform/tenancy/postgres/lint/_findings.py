@@ -37,6 +37,8 @@ class Hit:
         schema: The schema it is in; empty for roles and the like.
 
         about: What tells two findings of one rule at one object apart.
+
+        severity: How grave it is here; None if as grave as the rule says.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Hit:
     remedy: str
     schema: str = ""
     about: str = ""
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Rule:
 
         name: A short name, such as ``table-without-policy``.
 
-        severity: How grave it is.
+        severity: How grave it is; a finding may be graver.
 
         title: The fault in one sentence.
 
@@ -96,6 +99,8 @@ class Finding:
 
         remedy: SQL that makes it go away; read it before you run it.
 
+        severity: How grave it is: as the rule says, or graver where more is at stake.
+
         about: What tells two findings of one rule at one object apart.
     """
 
@@ -105,14 +110,8 @@ class Finding:
     schema: str
     message: str
     remedy: str
+    severity: Severity
     about: str = ""
-
-    @property
-    def severity(self) -> Severity:
-        """
-        The rule's severity.
-        """
-        return self.rule.severity
 
     @property
     def fingerprint(self) -> str:

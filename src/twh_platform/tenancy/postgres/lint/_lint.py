@@ -127,5 +127,6 @@ def _finding(rule: Rule, hit: Hit) -> Finding:
         schema=hit.schema,
         message=hit.message,
         remedy=hit.remedy,
+        severity=hit.severity or rule.severity,
         about=hit.about,
     )

@@ -114,8 +114,8 @@ def definer_around_policies(survey: Survey) -> Iterator[Hit]:
     "definer-search-path",
     "warning",
     title="A SECURITY DEFINER function looks names up where its caller can put things.",
-    why="A table or function of the caller stands in for the one that was meant, and runs with "
-    "the owner's rights.",
+    why="A table, type or function of the caller stands in for the one that was meant, and runs "
+    "with the owner's rights. pg_temp is searched first, unless it is named.",
     attacks=(4, 35),
 )
 def definer_search_path(survey: Survey) -> Iterator[Hit]:
@@ -140,7 +140,8 @@ def _path_of(function: Function) -> list[str] | None:
         name, _, value = setting.partition("=")
         if name.lower() == "search_path":
             parts = re.findall(r'"((?:[^"]|"")*)"|([^\s,"]+)', value)
-            return [quoted.replace('""', '"') or plain for quoted, plain in parts]
+            # What was not quoted is folded when it is looked up.
+            return [quoted.replace('""', '"') or plain.lower() for quoted, plain in parts]
     return None
 
 
@@ -155,11 +156,11 @@ def _path_fault(survey: Survey, function: Function) -> tuple[str, list[str]] | N
         rest = [one for one in path if one not in {*bad, "pg_temp"}]
         told = f"On its search_path the application can make things: {listed(bad)}."
         return told, ["pg_catalog", *(one for one in rest if one != "pg_catalog"), "pg_temp"]
-    named = [one for one in path if one not in {"pg_catalog", "pg_temp", ""}]
-    if named and path[-1] != "pg_temp":
+    # Left out it is searched first, for tables and types: DECLARE v text runs its checks.
+    if "pg_temp" not in path or path.index("pg_temp") < len(path) - 1:
         rest = [one for one in path if one not in {"pg_temp", ""}]
-        told = "Temporary tables come before its search_path: pg_temp is not named last."
-        return told, [*rest, "pg_temp"]
+        told = "What is temporary comes before its search_path: pg_temp is not named last."
+        return told, [*(rest or ["pg_catalog"]), "pg_temp"]
     return None
 
 
@@ -354,9 +355,9 @@ def _reads_setting(text: str) -> Iterator[Node]:
     "TWH410",
     "tenant-function-search-path",
     "warning",
-    title="A function that policies call looks names up on its caller's search_path.",
+    title="A function that policies call looks names up where its caller can put things.",
     why="A schema of the caller's, put before pg_catalog, answers in the place of "
-    "current_setting().",
+    "current_setting(); a temporary type called text or uuid makes another tenant of this one.",
     attacks=(4, 35),
 )
 def tenant_function_search_path(survey: Survey) -> Iterator[Hit]:
@@ -368,12 +369,13 @@ def tenant_function_search_path(survey: Survey) -> Iterator[Hit]:
         # TWH404 tells of those that are SECURITY DEFINER.
         if one.definer or one.resolved or one.language in {"c", "internal"}:
             continue
-        if _path_of(one) is None:
-            path = columns_sql(["pg_catalog", one.schema, "pg_temp"])
+        fault = _path_fault(survey, one)
+        if fault:
+            what, path = fault
             yield function_hit(
                 one,
-                "Policies depend on it, and it has no search_path of its own.",
-                f"ALTER {function_sql(one)} SET search_path = {path};",
+                f"Policies depend on it. {what}",
+                f"ALTER {function_sql(one)} SET search_path = {columns_sql(path)};",
             )
 
 

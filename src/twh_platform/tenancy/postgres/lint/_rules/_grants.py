@@ -5,6 +5,7 @@ TWH5xx: privileges that policies do not restrain.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .._catalog import PUBLIC, Relation
 from .._findings import Hit
@@ -151,14 +152,17 @@ def schema_create(survey: Survey) -> Iterator[Hit]:
     "warning",
     title="The application may make temporary tables.",
     why="They live in the session, not in a tenant: the next tenant on the connection reads them, "
-    "and one with a real table's name stands before it. PostgreSQL grants this to everybody.",
+    "and one with a real table's name stands before it. With it come temporary types and "
+    "functions, code within the reach of a seal. PostgreSQL grants this to everybody.",
     attacks=(35,),
 )
 def temporary_tables(survey: Survey) -> Iterator[Hit]:
     """
-    Look at the grants on the database.
+    Look at the grants on the database; where it is sealed, it is an error.
     """
-    yield from _database_privilege(survey, "TEMPORARY", "temporary tables outlive a tenant's turn")
+    what = "temporary tables outlive a tenant's turn"
+    for hit in _database_privilege(survey, "TEMPORARY", what):
+        yield replace(hit, severity="error") if survey.sealed else hit
 
 
 def _database_privilege(survey: Survey, privilege: str, what: str) -> Iterator[Hit]:

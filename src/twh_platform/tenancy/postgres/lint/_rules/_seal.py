@@ -130,10 +130,25 @@ def seal_altered(survey: Survey) -> Iterator[Hit]:
         function = ours.get(signature)
         if function is not None:
             what = difference(
-                statement, body=function.text, definer=function.definer, config=function.config
+                statement,
+                body=function.text,
+                definer=function.definer,
+                config=function.config,
+                language=function.language,
+                volatility=function.volatility,
+                parallel=function.parallel,
+                leakproof=function.leakproof,
             )
             if what:
                 yield function_hit(function, f"It {what}.", statement)
+        elif ours:
+            yield Hit(
+                kind="function",
+                object=signature,
+                schema="twh",
+                message="It is missing, and others call it.",
+                remedy=statement,
+            )
 
 
 def _ours(survey: Survey) -> dict[str, Function]:
