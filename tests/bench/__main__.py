@@ -5,6 +5,7 @@ Run benchmarks and print their table.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ def main() -> None:
     rows: list[Row] = []
     for capability in options.capability or _CAPABILITIES:
         rows += _rows_of(capability)(quick=options.quick, parts=options.part or None)
-    sys.stdout.write(f"{time.monotonic() - start:.0f} s in all\n")
+    load = os.getloadavg()[0]
+    sys.stdout.write(f"{time.monotonic() - start:.0f} s in all, load {load:.1f} at the end\n")
     if options.json:
         options.json.write_text(as_json(rows))
 

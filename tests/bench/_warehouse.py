@@ -31,6 +31,7 @@ __all__ = ["REQUESTS", "Request", "agree", "lasting", "warehouse_rows"]
 
 _LINES = 3
 _COMPARED = 5
+_LEAST_SECONDS = 8.0  # a request is long: in less there are too few rounds to judge by
 _TARGETS = {"sealed": 1.10, "unsealed": 1.02}
 """What isolation may cost (TEN-7); the second is an aim."""
 
@@ -122,7 +123,7 @@ def lasting(answer: Any) -> Any:
 
 def warehouse_rows(database: Database, *, seconds: float) -> list[Row]:
     """
-    Time the requests, next door and at a distance; *seconds* for each.
+    Time the requests, next door and at a distance; *seconds* for each, or eight.
     """
     with open_databases(database.server) as settings:
         rows = _rows_at("local", settings, seconds=seconds, port=None)
@@ -153,7 +154,7 @@ def _request_rows(
 ) -> Iterator[Row]:
     turns = runner.run(agree(houses, request))
     variants = {way: _variant(runner, house, request) for way, house in houses.items()}
-    series = measure(variants, seconds=seconds)
+    series = measure(variants, seconds=max(seconds, _LEAST_SECONDS))
     workload = f"the database's time of it, in {turns} turns"
     for way, target in _TARGETS.items():
         name = f"warehouse {place}: {request.name}, {way}, against no isolation"

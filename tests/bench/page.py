@@ -159,11 +159,11 @@ def _sentence(text: str, *parts: Callable[[Sequence[Row]], str]) -> Write:
 
 def _conditions(_rows: Sequence[Row], output: str) -> str:
     paragraph = output.partition("\n\n")[0].splitlines()
-    lasted = re.search(r"^(\d+) s in all$", output, re.MULTILINE)
+    lasted = re.search(r"^\d+ s in all.*$", output, re.MULTILINE)
     if lasted is None:
         message = "the output is of no run that came to its end"
         raise ValueError(message)
-    return "".join(f"- {line}\n" for line in [*paragraph, f"{lasted[1]} seconds in all"])
+    return "".join(f"- {line}\n" for line in [*paragraph, lasted[0]])
 
 
 def _distance(rows: Sequence[Row]) -> str:

@@ -367,6 +367,24 @@ _FUNCTIONS = (
     ),
     _plant(
         "TWH404",
+        "ALTER FUNCTION app.country_name SET search_path = pg_catalog;",
+        "function app.country_name(wanted text)",
+        about="types",
+    ),
+    _plant(
+        "TWH404",
+        "ALTER FUNCTION app.country_name SET search_path = '';",
+        "function app.country_name(wanted text)",
+        about="empty",
+    ),
+    _plant(
+        "TWH404",
+        "ALTER FUNCTION app.country_name SET search_path = pg_temp, app, pg_temp;",
+        "function app.country_name(wanted text)",
+        about="twice",
+    ),
+    _plant(
+        "TWH404",
         "CREATE SCHEMA free; GRANT CREATE ON SCHEMA free TO clinic_web;"
         "ALTER FUNCTION app.country_name SET search_path = free, app, pg_temp;",
         "function app.country_name(wanted text)",
@@ -422,7 +440,18 @@ _FUNCTIONS = (
         "function app.clinic()",
         about="standard",
     ),
-    _plant("TWH410", "ALTER FUNCTION app.clinic() RESET search_path;", "function app.clinic()"),
+    _plant(
+        "TWH410",
+        "ALTER FUNCTION app.clinic() RESET search_path;",
+        "function app.clinic()",
+        about="none",
+    ),
+    _plant(
+        "TWH410",
+        "ALTER FUNCTION app.clinic() SET search_path = pg_catalog;",
+        "function app.clinic()",
+        about="types",
+    ),
     _plant(
         "TWH411",
         "CREATE OR REPLACE FUNCTION booking.stamp() RETURNS trigger LANGUAGE plpgsql"
@@ -504,6 +533,15 @@ _GRANTS = (
         f"REVOKE EXECUTE ON FUNCTION pg_stat_get_backend_activity FROM PUBLIC; {_SEALED}",
         "database {database}",
         about="elsewhere",
+    ),
+    _plant(
+        "TWH511",
+        "ALTER ROLE clinic_web RESET track_activities; ALTER ROLE clinic_web CREATEDB;"
+        "REVOKE EXECUTE ON FUNCTION pg_stat_get_activity FROM PUBLIC;"
+        "REVOKE EXECUTE ON FUNCTION pg_stat_get_backend_activity FROM PUBLIC;"
+        f"REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC; {_SEALED}",
+        "database {database}",
+        about="makes-one",
     ),
     _plant(
         "TWH512",
@@ -671,6 +709,24 @@ _SEAL = (
         " LANGUAGE sql RETURN current_setting('twh.tenant_id');",
         "function twh.raise_unsealed()",
         about="body",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} ALTER FUNCTION twh.current_tenant() IMMUTABLE;",
+        "function twh.current_tenant()",
+        about="immutable",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} ALTER FUNCTION twh.current_tenant_uuid() PARALLEL UNSAFE;",
+        "function twh.current_tenant_uuid()",
+        about="parallel",
+    ),
+    _plant(
+        "TWH903",
+        f"{_OURS} DROP FUNCTION twh.raise_unsealed();",
+        "function twh.raise_unsealed()",
+        about="missing",
     ),
     _plant("TWH903", f"{_OURS} {install_sql()}", "function twh.current_tenant()", about="again"),
     _plant(

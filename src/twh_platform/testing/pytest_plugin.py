@@ -15,12 +15,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._asgi import ASGIApp
 from .._extras import missing_extra
-from ..tenancy.postgres.attack import AttackResult
-from ._attacked import attack_names, attacked
 from ._binaries import HINT, find_postgres
 from ._clock import ManualClock
 from ._postgres import PostgresDatabase, PostgresServer
@@ -34,6 +32,9 @@ try:
     import pytest
 except ImportError as error:
     raise missing_extra("testing", error) from error
+
+if TYPE_CHECKING:
+    from ..tenancy.postgres.attack import AttackResult
 
 __all__ = [
     "twh_app",
@@ -77,6 +78,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     Make a test with `twh_attack_result` one test for each attack.
     """
     if "twh_attack_result" in metafunc.fixturenames:
+        from ._attacked import attack_names
+
         names = attack_names(metafunc.definition.get_closest_marker("twh_attack"))
         ids = list(names)
         metafunc.parametrize("twh_attack_result", ids, ids=names.values(), indirect=True)
@@ -147,6 +150,8 @@ def twh_attack_result(
 
     All are carried out once for the tests of a module that have the same target.
     """
+    from ._attacked import attacked
+
     marker = request.node.get_closest_marker("twh_attack")
     return attacked(request.param, twh_attack_target, marker, request, _attacks)
 

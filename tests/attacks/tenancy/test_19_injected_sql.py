@@ -16,11 +16,18 @@ from contextlib import suppress
 import asyncpg
 import psycopg
 import pytest
+from alembic.autogenerate import produce_migrations
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import MetaData, create_engine
 
 from tests.attacks._sealed import sql_of
 from tests.attacks._shop import APP, MINE, OWNER, A, attempt, run, secrets
 from twh_platform.errors import TenantError
-from twh_platform.tenancy import bind_tenant
+from twh_platform.tenancy import Tenant, bind_tenant
+from twh_platform.tenancy.postgres import TenantTable, seal_sql, tenant_sql
+from twh_platform.tenancy.postgres._alembic_operations import InstallTenancyOp
+from twh_platform.tenancy.postgres.alembic import declare_tenancy
 from twh_platform.tenancy.postgres.asyncpg import TenantConnection as AsyncpgConnection
 from twh_platform.tenancy.postgres.asyncpg import connect as connect_asyncpg
 
@@ -332,6 +339,53 @@ def test_20_reads_the_key_from_code(sealed, twh_attack):
         attack.ours(in_hex(run(connection, f"{texts} <> 'careless'"), pad))
 
 
+def installed_anew(shop, sql):
+    """Run what is to seal the database again, as its owner."""
+    with shop.connect(OWNER) as owner:
+        run(owner, sql)
+        owner.commit()
+
+
+def upgraded(shop):
+    """Carry out what Alembic's autogenerate finds, as its owner."""
+    metadata = MetaData()
+    declare_tenancy(metadata, role=APP, sealed=True)
+    engine = create_engine(shop.database.dsn(user=OWNER, scheme="postgresql+psycopg"))
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        for change in produce_migrations(context, metadata).upgrade_ops.ops:
+            if isinstance(change, InstallTenancyOp):
+                Operations(context).invoke(change)
+    engine.dispose()
+
+
+HEALED = {
+    "seal_sql": lambda shop: installed_anew(shop, seal_sql()),
+    "Alembic": upgraded,
+}
+
+
+@pytest.mark.parametrize("reader", [APP, "PUBLIC"])
+@pytest.mark.parametrize("form", HEALED)
+def test_20_reads_the_columns_of_the_key(form, reader, sealed, twh_attack):
+    """A grant on columns shows in no list of the table's grants; it is taken back all the same."""
+    attack = twh_attack(
+        number=20, title="reads the key of the seal by a grant on its columns", form=form
+    )
+    shop = sealed.shop
+    shop.plant(f"GRANT SELECT (key_id, inner_pad, outer_pad) ON twh.seal_keys TO {reader}")
+    [[pad]] = run(shop.admin, "SELECT encode(inner_pad, 'hex') FROM twh.seal_keys")
+
+    def read():
+        with shop.ours(A) as connection:
+            return in_hex(attempt(connection, "SELECT inner_pad FROM twh.seal_keys"), pad)
+
+    installed_anew(shop, re.sub(r"UNION\b.*?(?=LOOP)", "", seal_sql(), count=1, flags=re.DOTALL))
+    attack.control(read())
+    HEALED[form](shop)
+    attack.ours(read())
+
+
 def forge(payload):
     """Seal with a key whose paddings are zeros, as an attacker would plant it."""
     inner = hashlib.sha256(bytes(64) + payload.encode()).digest()
@@ -382,6 +436,69 @@ def test_20_shadows_what_the_seal_uses(form, sealed, twh_attack):
         text = text.replace(found, put)
     sealed.shop.plant(f"{text}; GRANT USAGE ON SCHEMA mine TO {OWNER}")
     attack.control(sealed.shop.steal(injected))
+
+
+# A type of their own in place of the one that a function names, and casts that tell lies.
+UUIDS = ("11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222")
+THEIR_UUID = """
+CREATE TYPE pg_temp.uuid AS (told integer);
+CREATE FUNCTION pg_temp.take(pg_catalog.text) RETURNS pg_temp.uuid
+    LANGUAGE sql AS 'SELECT ROW(1)::pg_temp.uuid';
+CREATE FUNCTION pg_temp.lie(pg_temp.uuid) RETURNS pg_catalog.uuid
+    LANGUAGE sql AS $$ SELECT '[theirs]'::pg_catalog.uuid $$;
+CREATE FUNCTION pg_temp.pass(pg_temp.uuid) RETURNS pg_catalog.text
+    LANGUAGE sql AS $$ SELECT '[own]'::pg_catalog.text $$;
+CREATE CAST (pg_catalog.text AS pg_temp.uuid) WITH FUNCTION pg_temp.take(pg_catalog.text);
+CREATE CAST (pg_temp.uuid AS pg_catalog.uuid) WITH FUNCTION pg_temp.lie(pg_temp.uuid) AS ASSIGNMENT;
+CREATE CAST (pg_temp.uuid AS pg_catalog.text) WITH FUNCTION pg_temp.pass(pg_temp.uuid);
+"""
+THEIR_TEXT = """
+CREATE TYPE pg_temp.text AS ENUM ('x');
+CREATE FUNCTION pg_temp.take(pg_catalog.text) RETURNS pg_temp.text
+    LANGUAGE sql AS $$ SELECT 'x'::pg_temp.text $$;
+CREATE FUNCTION pg_temp.pass([kind]) RETURNS pg_temp.text
+    LANGUAGE sql AS $$ SELECT 'x'::pg_temp.text $$;
+CREATE FUNCTION pg_temp.lie(pg_temp.text) RETURNS [kind]
+    LANGUAGE sql AS $$ SELECT [theirs]::[kind] $$;
+CREATE CAST (pg_catalog.text AS pg_temp.text) WITH FUNCTION pg_temp.take(pg_catalog.text)
+    AS ASSIGNMENT;
+CREATE CAST ([kind] AS pg_temp.text) WITH FUNCTION pg_temp.pass([kind]);
+CREATE CAST (pg_temp.text AS [kind]) WITH FUNCTION pg_temp.lie(pg_temp.text);
+"""
+LIES = {
+    "uuid": (THEIR_UUID, UUIDS),
+    "bigint": (THEIR_TEXT, ("7", "8")),
+    "integer": (THEIR_TEXT, ("7", "8")),
+}
+
+
+@pytest.mark.parametrize("form", LIES)
+def test_20_puts_a_type_before_the_real_one(form, sealed, twh_attack):
+    """For types pg_temp is searched first, unless the function's search_path names it last."""
+    attack = twh_attack(number=20, title="puts a type of its own before the real one", form=form)
+    shop, (plant, (own, theirs)) = sealed.shop, LIES[form]
+    table = TenantTable(name="parcels", column_type=form)
+    shop.plant(
+        f"CREATE TABLE parcels (tenant_id {form}, body text);"
+        f"INSERT INTO parcels VALUES ('{own}', 'own'), ('{theirs}', 'secret of b');"
+        + tenant_sql([table], role=APP),
+        owner=True,
+    )
+    for found, put in (("[theirs]", theirs), ("[own]", own), ("[kind]", form)):
+        plant = plant.replace(found, put)
+    forge = "INSERT INTO parcels (body) VALUES ('secret of b, forged') RETURNING tenant_id, body"
+
+    def stolen():
+        with shop.ours(Tenant(id=own)) as connection:
+            run(connection, plant)
+            rows = run(connection, f"SELECT tenant_id, body FROM parcels; {forge}")
+        return [row for row in rows if str(row[0]) == theirs]
+
+    attack.ours(stolen())
+    function = f"'twh.current_tenant_{form}'::regproc"
+    [[pinned]] = run(shop.admin, f"SELECT pg_get_functiondef({function})")
+    shop.plant(pinned.replace("'pg_catalog', 'pg_temp'", "'pg_catalog'"), owner=True)
+    attack.control(stolen())
 
 
 REPLACEMENTS = {

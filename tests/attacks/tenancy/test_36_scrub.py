@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.attacks._sealed import WORKSHOP
 from tests.attacks._shop import APP, A, B, run, secrets
 from tests.attacks.tenancy.test_34_pool_residue import POOLS, REFUSED, told
+from twh_platform.errors import TenantError
 from twh_platform.tenancy import bind_tenant
 from twh_platform.tenancy.postgres import _binding
 from twh_platform.tenancy.postgres.asyncpg import connect as connect_asyncpg
@@ -26,6 +30,7 @@ from twh_platform.tenancy.postgres.sqlalchemy import bind_engine
 
 ALL = "SELECT body FROM orders"
 LOOT = "SELECT body FROM loot"
+TOLD = (*REFUSED, asyncpg.InterfaceError, SQLAlchemyError, TenantError)
 
 
 async def work(session: Any, *statements: str) -> None:
@@ -85,40 +90,52 @@ async def test_36_has_the_scrub_run_its_code(shop, twh_attack, form, monkeypatch
     attack.control(await stolen())
 
 
-TRIES = 3
-
-
-async def refusals(checkout: Any, sql: str) -> int:
-    """Count how often b, asking some times, is refused after the first time."""
-    refused = 0
-    for _ in range(TRIES + 1):
-        with bind_tenant(B):
+async def refusals(checkout: Any, sql: str, way: str = "fetch") -> int:
+    """Count how often b, asking three times more, is refused after the first time."""
+    refused = []
+    for _ in range(4):
+        with bind_tenant(B), contextlib.suppress(*TOLD):
+            refused.append(True)
             async with checkout() as session:
-                refused += not await told(session, sql)
-    return max(0, refused - 1)
+                await getattr(session, way)(sql)
+            refused[-1] = False
+    return sum(refused[1:])
+
+
+HOSTAGE = (
+    "CREATE DOMAIN pg_temp.stuck AS integer",
+    "CREATE TABLE mine.hostage (kept pg_temp.stuck)",
+)
+
+
+begin_message = _binding.TransactionBinding.begin_message
+
+
+def silent_begin(binding: _binding.TransactionBinding, begin: str) -> str:
+    """The control: the driver is not told that there is a scrub in it, so it goes on."""
+    message = begin_message(binding, begin)
+    binding.scrubbing = False
+    return message
 
 
 @pytest.mark.parametrize("form", POOLS)
 async def test_36_makes_the_scrub_fail_for_ever(shop, twh_attack, form, monkeypatch):
-    """A lock on its temporary table, held elsewhere, fails the scrub each time it is tried."""
+    """What the scrub drops takes a column of a table along that another session has locked."""
     attack = twh_attack(number=36, title="makes the scrub of a connection fail", form=form)
-    shop.plant(f"ALTER ROLE {APP} SET lock_timeout = '100ms'")
-    leave = ("CREATE TEMP TABLE mine ()", "SELECT pg_my_temp_schema()::regnamespace::text")
+    shop.plant(f"{WORKSHOP}; ALTER ROLE {APP} SET lock_timeout = '100ms'")
 
     async def refused() -> int:
         async with POOLS[form](shop.database.dsn(user=APP)) as checkout:
             with bind_tenant(A):
                 async with checkout() as session:
-                    [[schema]] = [await session.fetch(one) for one in leave][-1]
-                    await session.commit()
+                    await work(session, *HOSTAGE)
             with shop.connect() as elsewhere:
-                run(elsewhere, f"LOCK TABLE {schema}.mine")
+                run(elsewhere, "LOCK TABLE mine.hostage")
                 return await refusals(checkout, ALL)
 
     attack.ours(await refused())
-    # Nobody hears that it was the scrub which failed, so the connection is kept.
-    ignored = property(lambda _: False, lambda *_: None)
-    monkeypatch.setattr(_binding.TransactionBinding, "scrubbing", ignored)
+    monkeypatch.setattr(_binding.TransactionBinding, "begin_message", silent_begin)
+    shop.plant("DROP TABLE mine.hostage")
     attack.control(await refused())
 
 
@@ -173,22 +190,11 @@ async def test_36_breaks_a_statement_for_ever(shop, twh_attack, form):
                             for sql in statements:
                                 await getattr(session, WAYS[form])(sql)
                             await session.commit()
-                failed += await refused_later(checkout, WAYS[form])
+                failed += await refusals(checkout, NEWS, WAYS[form])
         return failed
 
     attack.control(await refused(bound=False))
     attack.ours(await refused(bound=True))
-
-
-async def refused_later(checkout: Any, way: str) -> int:
-    """Count how often b is refused the news after the first time."""
-    refused = 0
-    for again in range(TRIES + 1):
-        with bind_tenant(B), contextlib.suppress(*REFUSED, asyncpg.InterfaceError):
-            refused += again > 0
-            async with checkout() as session:
-                refused -= again > 0 and bool(await getattr(session, way)(NEWS))
-    return refused
 
 
 WRITE = "INSERT INTO orders (id, body) VALUES (9, 'b has paid')"
@@ -228,3 +234,49 @@ async def by_asyncpg(dsn: str) -> None:
             async with connection.transaction():
                 await connection.execute(LOSE)
     await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def engine_of(dsn: str, driver: str) -> AsyncIterator[Any]:
+    """An engine that binds."""
+    url = dsn.replace("postgresql", f"postgresql+{driver}", 1)
+    engine = bind_engine(create_async_engine(url))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def by_sqlalchemy(dsn: str, driver: str = "psycopg") -> None:
+    """Write, and tolerate an error in a savepoint."""
+    async with engine_of(dsn, driver) as engine, engine.begin() as connection:
+        await connection.execute(text(WRITE))
+        with contextlib.suppress(DBAPIError):
+            async with connection.begin_nested():
+                await connection.execute(text(LOSE))
+
+
+BLOCKS: dict[str, Callable[[str], Awaitable[None]]] = {
+    "psycopg": by_psycopg,
+    "psycopg, async": by_async_psycopg,
+    "asyncpg": by_asyncpg,
+    "SQLAlchemy, psycopg": by_sqlalchemy,
+    "SQLAlchemy, asyncpg": partial(by_sqlalchemy, driver="asyncpg"),
+}
+
+
+@pytest.mark.parametrize("form", BLOCKS)
+async def test_36_loses_what_the_next_one_writes(shop, twh_attack, form):
+    """Whoever is told of no error has their work in the database."""
+    attack = twh_attack(
+        number=36, title="has work lost that its writer takes for committed", form=form
+    )
+
+    async def lost(write: Callable[[str], Awaitable[None]]) -> int:
+        with bind_tenant(B), contextlib.suppress(*TOLD):
+            await write(shop.database.dsn(user=APP))
+            return not run(shop.admin, "DELETE FROM orders WHERE id = 9 RETURNING id")
+        return 0
+
+    attack.control(await lost(partial(by_psycopg, kind=Impatient)))
+    attack.ours(await lost(BLOCKS[form]))

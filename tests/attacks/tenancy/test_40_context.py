@@ -45,7 +45,9 @@ from twh_platform.tenancy import (
     carry_tenant,
     create_clean_task,
     current_tenant,
+    renew_lease,
 )
+from twh_platform.tenancy import _context as leases
 from twh_platform.tenancy.postgres import asyncpg as tenant_asyncpg
 from twh_platform.tenancy.postgres import psycopg as tenant_psycopg
 from twh_platform.testing import ManualClock
@@ -164,6 +166,49 @@ async def test_41_works_on_after_its_suspension(twh_attack, form):
     naive, ours = await asyncio.gather(*tasks)
     attack.control(naive)
     attack.ours(ours)
+
+
+class SlowDirectory:
+    """A directory that answers each question when it is told to."""
+
+    def __init__(self) -> None:
+        self.questions: list[asyncio.Future[Tenant]] = []
+
+    async def get(self, tenant_id: str) -> Tenant:
+        """Ask, and wait."""
+        self.questions.append(asyncio.get_running_loop().create_future())
+        return await self.questions[-1]
+
+
+def naive_end(lease: leases.Lease) -> None:
+    """The control: the lease does not remember that it was ended."""
+    lease.ends_at = lease.renew_at = float("-inf")
+
+
+@pytest.mark.parametrize("form", ["seconds later", "at the same moment"])
+async def test_41_is_revived_by_an_answer_that_is_late(twh_attack, form, monkeypatch):
+    """Two ask whether b is served; the older question is answered after the refusal."""
+    attack = twh_attack(number=41, title="has an old answer revive it after its end", form=form)
+    step = 1 if form == "seconds later" else 0
+
+    async def served() -> int:
+        directory, clock, asked = SlowDirectory(), ManualClock(), []
+        with bind_tenant(B, lease=60.0, clock=clock.monotonic):
+            for _ in range(2):
+                asked.append(asyncio.create_task(renew_lease(directory)))
+                await asyncio.sleep(0)
+                clock.advance(step)
+            directory.questions[1].set_result(Tenant(id="b", status="suspended"))
+            await asyncio.wait(asked[1:])
+            directory.questions[0].set_result(B)
+            await asyncio.gather(*asked, return_exceptions=True)
+            with contextlib.suppress(TenantSuspendedError):
+                return who() == "b"
+        return 0
+
+    attack.ours(await served())
+    monkeypatch.setattr(leases.Lease, "end", naive_end)
+    attack.control(await served())
 
 
 def setting() -> str:

@@ -4,8 +4,8 @@ Attack 53: clients that share a server session, behind PgBouncer in transaction 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -13,8 +13,11 @@ import pytest
 
 from tests.attacks._shop import APP, A, B, attempt, run, secrets
 from tests.support.pgbouncer import PgBouncer, require_pgbouncer
+from twh_platform.errors import TenantMismatchError
 from twh_platform.tenancy import bind_tenant
-from twh_platform.tenancy.postgres import install_sql
+from twh_platform.tenancy.postgres import _binding, install_sql
+from twh_platform.tenancy.postgres.asyncpg import TenantConnection as AsyncpgConnection
+from twh_platform.tenancy.postgres.asyncpg import connect as connect_asyncpg
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 
 ALL = "SELECT * FROM orders"
@@ -106,3 +109,61 @@ def test_53_finds_what_the_last_client_left(form, sealed, pooler, twh_attack):
             one.commit()
         with bind_tenant(A):
             attack.ours(secrets(attempt(other, find)))
+
+
+PRIVATE = "INSERT INTO orders (id, body) VALUES (9, 'secret of b, told in trust')"
+LEAVE_TOKEN = "SELECT set_config('twh.tenant_id', current_setting('twh.tenant_id'), false)"
+
+
+def trusting_scrub(binding: _binding.TransactionBinding) -> str:
+    """The control: scrub some session, and have the statement run in whichever comes next."""
+    return binding._scrub
+
+
+async def by_psycopg(dsn: str, seal: Any) -> None:
+    """Write outside of a transaction."""
+    with ours(seal).connect(dsn, autocommit=True) as connection:
+        connection.execute(PRIVATE)
+
+
+async def by_asyncpg(dsn: str, seal: Any) -> None:
+    """Write outside of a transaction."""
+    kind = AsyncpgConnection.using(seal=seal, pooled=True)
+    connection = await connect_asyncpg(dsn, connection_class=kind)
+    try:
+        await connection.execute(PRIVATE)
+    finally:
+        await connection.close()
+
+
+OUTSIDE: dict[str, Callable[[str, Any], Awaitable[None]]] = {
+    "psycopg": by_psycopg,
+    "asyncpg": by_asyncpg,
+}
+
+
+@pytest.mark.parametrize("form", OUTSIDE)
+async def test_53_waits_for_who_opens_no_transaction(form, sealed, server, twh_attack, monkeypatch):
+    """A statement outside of a transaction may run where a left its token; it is not sent."""
+    attack = twh_attack(
+        number=53, title="has others write into its rows outside of a transaction", form=form
+    )
+    require_pgbouncer()
+    shop = sealed.shop
+    turns = {"server_round_robin": "1"}
+
+    async def told(pooler: PgBouncer) -> int:
+        with bind_tenant(A), clients(pooler, shop, ours(shop.seal)) as both:
+            for client in both:
+                run(client, LEAVE_TOKEN)
+            for client in both:
+                client.commit()
+        with bind_tenant(B), suppress(TenantMismatchError):
+            await OUTSIDE[form](pooler.dsn(shop.database.name, user=APP), shop.seal)
+        with shop.ours(A) as connection:
+            return secrets(run(connection, ALL))
+
+    with PgBouncer(server, users=[APP], pool_size=2, settings=turns) as pooler:
+        attack.ours(await told(pooler))
+        monkeypatch.setattr(_binding.TransactionBinding, "scrub_message", trusting_scrub)
+        attack.control(await told(pooler))

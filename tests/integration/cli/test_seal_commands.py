@@ -168,6 +168,34 @@ def test_a_file_that_cannot_be_written_seals_nothing(run, database, tmp_path, ca
     work(database)
 
 
+def test_a_rotation_whose_file_cannot_be_written_ends_no_key(run, database, tmp_path, capsys):
+    """The key that the service has is believed on, and no other: nobody has it."""
+    run("init", tmp_path / "seal.key")
+    seal = Seal.from_file(tmp_path / "seal.key")
+    capsys.readouterr()
+    run("status")
+    before = capsys.readouterr().out
+
+    assert run("rotate", tmp_path / "no" / "such" / "folder", "--overlap", 0) == 2
+
+    assert "cannot write" in capsys.readouterr().err
+    work(database, seal)
+    run("status")
+    assert capsys.readouterr().out == before
+
+
+def test_a_rotation_into_a_folder_ends_no_key(run, database, tmp_path, capsys):
+    """The same where a folder has the name of the file, which is seen only at the last step."""
+    run("init", tmp_path / "seal.key")
+    seal = Seal.from_file(tmp_path / "seal.key")
+    (tmp_path / "other.key").mkdir()
+
+    assert run("rotate", tmp_path / "other.key", "--overlap", 0) == 2
+
+    assert "cannot write" in capsys.readouterr().err
+    work(database, seal)
+
+
 def test_the_application_may_not_seal(run, database, tmp_path, monkeypatch, capsys):
     """Its login is refused by the database, and told so."""
     monkeypatch.setenv("TWH_OWNER_DSN", database.dsn(user="twh_test_app"))

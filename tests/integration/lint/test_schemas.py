@@ -143,6 +143,18 @@ def test_our_own_seal_is_silent(lint_server):
     assert lint(database.dsn(user="lint_app")).at_least("warning") == ()
 
 
+def test_temporary_things_are_graver_where_there_is_a_seal(lint_server):
+    """A warning becomes an error, in the report and where it is counted."""
+    back = "GRANT TEMPORARY ON DATABASE {} TO PUBLIC;"
+    bare = declared(lint_server, "bare_temporary", back.format("bare_temporary"))
+    sealed = declared(lint_server, "sealed_temporary", seal_sql(), back.format("sealed_temporary"))
+    found = [lint(one.dsn(), rules=["TWH506"]) for one in (bare, sealed)]
+
+    assert [one.findings[0].severity for one in found] == ["warning", "error"]
+    assert [len(one.at_least("error")) for one in found] == [0, 1]
+    assert "error TWH506" in found[1].text()
+
+
 def test_a_seal_that_is_half_done_is_named_and_mended(lint_server):
     """What is still open is found, and the remedies close it."""
     database = declared(lint_server, "half_sealed", seal_sql(allow_unsealed=True))

@@ -12,7 +12,7 @@ import pytest
 from tests.bench._rows import Row, paired_row
 from tests.bench.page import BLOCKS, PAGE, render
 
-OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all\n"
+OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all, load 3.1 at the end\n"
 
 NAMES = {
     "us": (
@@ -86,7 +86,7 @@ def test_conditions_are_those_of_the_output() -> None:
     """
     What the run printed first, and how long it took; a run cut short has no page.
     """
-    assert "- quick, and so less certain\n- 90 seconds in all\n" in render(
+    assert "- quick, and so less certain\n- 90 s in all, load 3.1 at the end\n" in render(
         page(*BLOCKS), run(), OUTPUT
     )
     with pytest.raises(ValueError, match="came to its end"):

@@ -470,12 +470,13 @@ def _copies(facts: _Answer) -> Iterator[LoginFault]:
 def _temporary(facts: _Answer) -> Iterator[LoginFault]:
     for name, grantees in facts.grantees("database").items():
         who = ", ".join(grantees)
+        both = ", ".join(dict.fromkeys(("PUBLIC", *grantees)))
         owned = f"{_disowned(facts)}\n" if facts.database_owner in grantees else ""
         yield _fault(
             "temporary_allowed",
             f"{who} may make temporary tables, types and functions in database {name}: "
             "names of the system's, in the way of those who look them up.",
-            f"{owned}REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, {who};",
+            f"{owned}REVOKE TEMPORARY ON DATABASE {name} FROM {both};",
         )
 
 

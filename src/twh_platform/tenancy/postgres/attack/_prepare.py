@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 
 from ....errors import ConfigurationError
 from .._seal import Seal, SealKey
-from ..lint._catalog import Relation
+from ..lint._catalog import Constraint, Relation
+from ..lint._rules._tables import _derived
 from ..lint._sql import literal, name_sql, qualified_sql
 from ..lint._survey import Survey
-from ._scene import Column, Opens, Prize, Said, Scene, Session, Table, counted, listed_values
+from ._scene import Column, Opens, Prize, Scene, Session, Table, counted, listed_values
 
 __all__ = ["prepared"]
 
@@ -35,6 +36,17 @@ class _Keys:
 
     first: str
     other: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tied:
+    """
+    A table, and the column that tells whose a row is; with a key, by what it refers to.
+    """
+
+    relation: Relation
+    column: str
+    key: Constraint | None = None
 
 
 def prepared(
@@ -54,15 +66,17 @@ def prepared(
         twh_platform.errors.ConfigurationError: With code ``attack_no_tables``,
             or ``attack_not_bound`` if the other tenant is refused everywhere.
     """
-    relations = [one for one in _relations(survey) if not schemas or one.schema in schemas]
-    if not relations:
+    ties = {one.relation.oid: one for one in _relations(survey)}
+    asked = [one for one in ties.values() if not schemas or one.relation.schema in schemas]
+    if not asked:
         raise ConfigurationError(
             "no table of tenants was found: name its tenant column", code="attack_no_tables"
         )
     either = _Keys(first=keys[0], other=keys[1])
     with opens.first() as first, opens.other() as other:
-        columns = _columns(first, relations)
-        tables = tuple(_table(survey, one, columns, either, first, other) for one in relations)
+        columns = _columns(first, [one.relation for one in ties.values()])
+        known = _Known(survey=survey, ties=ties, columns=columns, keys=either)
+        tables = tuple(_table(known, one, first, other) for one in asked)
         _ensure_bound(tables, tenants[1])
         own_token = first.attempt(f"SELECT current_setting({literal(settings[0])}, true)").text
         return Scene(
@@ -80,22 +94,34 @@ def prepared(
         )
 
 
-def _relations(survey: Survey) -> Iterator[Relation]:
+def _relations(survey: Survey) -> Iterator[_Tied]:
     """
-    The tenant tables, and the lists of tenants.
+    The tenant tables, those that refer to their rows, and the lists of tenants.
     """
-    yield from survey.tenant_tables
+    for one in survey.tenant_tables:
+        column = survey.tenant_column[one.oid]
+        yield _Tied(relation=one, column=column, key=_reference(survey, one, column))
+    for one, key, _ in _derived(survey):
+        yield _Tied(relation=one, column=survey.names(one.oid, key.columns)[0], key=key)
     for oid in sorted(survey.roots):
-        relation = survey.catalog.relations.get(oid)
-        if relation is not None and relation.is_table and not relation.from_extension:
-            yield relation
+        root = survey.catalog.relations.get(oid)
+        if root is not None and root.is_table and not root.from_extension:
+            key = next(key for key in survey.foreign_keys if key.foreign == oid)
+            yield _Tied(relation=root, column=survey.names(oid, key.foreign_columns)[0])
 
 
-def _tenant_column(survey: Survey, relation: Relation) -> str:
-    if relation.oid not in survey.roots:
-        return survey.tenant_column[relation.oid]
-    key = next(one for one in survey.foreign_keys if one.foreign == relation.oid)
-    return survey.names(relation.oid, key.foreign_columns)[0]
+def _reference(survey: Survey, relation: Relation, column: str) -> Constraint | None:
+    if relation.oid not in survey.by_reference:
+        return None
+    return next(
+        (
+            one
+            for one in survey.foreign_keys
+            if one.relation == relation.oid
+            and survey.names(relation.oid, one.columns)[:1] == (column,)
+        ),
+        None,
+    )
 
 
 def _ensure_bound(tables: Sequence[Table], other: str) -> None:
@@ -117,7 +143,7 @@ _COLUMNS = """
 SELECT attrelid, attname, format_type(atttypid, atttypmod), attgenerated <> '',
        has_column_privilege(attrelid, attnum, 'SELECT'),
        has_column_privilege(attrelid, attnum, 'INSERT'),
-       has_column_privilege(attrelid, attnum, 'UPDATE'),
+       has_column_privilege(attrelid, attnum, 'UPDATE') AND attidentity <> 'a',
        has_table_privilege(attrelid, 'SELECT')
 FROM pg_attribute WHERE attrelid IN ({}) AND attnum > 0 AND NOT attisdropped
 ORDER BY attrelid, attnum
@@ -145,18 +171,26 @@ def _columns(session: Session, relations: Sequence[Relation]) -> Mapping[int, _C
     return found
 
 
-def _table(  # noqa: PLR0917 -- two sessions and what is known of one table
-    survey: Survey,
-    relation: Relation,
-    columns: Mapping[int, _Columns],
-    keys: _Keys,
-    first: Session,
-    other: Session,
-) -> Table:
-    known, column = columns[relation.oid], _tenant_column(survey, relation)
-    type_ = next(one.type for one in known.columns if one.name == column)
-    values = _values(survey, relation, column, type_, keys.other, other)
-    own = _values(survey, relation, column, type_, keys.first, first)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    survey: Survey
+    ties: Mapping[int, _Tied]
+    columns: Mapping[int, _Columns]
+    keys: _Keys
+
+    def type(self, tied: _Tied) -> str:
+        """
+        The type of the column that tells whose a row is.
+        """
+        columns = self.columns[tied.relation.oid].columns
+        return next(one.type for one in columns if one.name == tied.column)
+
+
+def _table(known: _Known, tied: _Tied, first: Session, other: Session) -> Table:
+    relation, column, type_ = tied.relation, tied.column, known.type(tied)
+    columns = known.columns[relation.oid]
+    values = _values(known, tied, known.keys.other, other)
+    own = _values(known, tied, known.keys.first, first)
     sql = qualified_sql(relation.schema, relation.name)
     foreign = listed_values(column, type_, values) if values else "false"
     prize = _counted(
@@ -170,17 +204,18 @@ def _table(  # noqa: PLR0917 -- two sessions and what is known of one table
         other,
     )
     if not values and not prize.problem:
-        problem = f"{keys.other!r} is nothing that column {column} ({type_}) can have here"
+        problem = f"{known.keys.other!r} is nothing that column {column} ({type_}) can have here"
         prize = replace(prize, theirs=None, problem=problem)
     return Table(
         relation=relation,
         prize=prize,
-        type=type_,
+        by_reference=tied.key is not None or relation.oid in known.survey.by_reference,
         values=values,
         own=own,
-        columns=known.columns,
-        samples=_samples(prize, known.columns, other),
-        whole=known.whole,
+        columns=columns.columns,
+        samples=_samples(prize, columns.columns, foreign, other, _SAMPLES),
+        mine=next(iter(_samples(prize, columns.columns, f"NOT ({foreign})", first, 1)), {}),
+        whole=columns.whole,
         seen=first.attempt(prize.count).number,
     )
 
@@ -194,45 +229,33 @@ def _counted(prize: Prize, other: Session) -> Prize:
     return replace(prize, problem=str(said.fault))
 
 
-def _values(  # noqa: PLR0917 -- as above
-    survey: Survey, relation: Relation, column: str, type_: str, key: str, session: Session
-) -> tuple[str, ...]:
+def _values(known: _Known, tied: _Tied, key: str, session: Session) -> tuple[str, ...]:
     """
     What the column has in the rows of a tenant: its key, or what refers to rows of it.
     """
-    if relation.oid in survey.by_reference:
-        return _referred(survey, relation, column, key, session)
-    said = session.attempt(f"SELECT ({literal(key)}::{type_})::text")
-    return (said.text,) if said.rows else ()
-
-
-def _referred(
-    survey: Survey, relation: Relation, column: str, key: str, session: Session
-) -> tuple[str, ...]:
-    for one in survey.foreign_keys:
-        tenant = survey.tenant_column.get(one.foreign)
-        named = survey.names(relation.oid, one.columns) == (column,)
-        if one.relation == relation.oid and named and tenant is not None:
-            parent = survey.catalog.relations[one.foreign]
-            target = survey.names(parent.oid, one.foreign_columns)[0]
-            said = session.attempt(
-                f"SELECT {name_sql(target)}::text FROM {survey.sql(parent)} "
-                f"WHERE {name_sql(tenant)}::text = {literal(key)} LIMIT {_REFERENCES}"
-            )
-            return tuple(str(row[0]) for row in said.rows)
-    return ()
+    if tied.key is None:
+        said = session.attempt(f"SELECT ({literal(key)}::{known.type(tied)})::text")
+        return (said.text,) if said.rows else ()
+    parent = known.ties.get(tied.key.foreign)
+    values = _values(known, parent, key, session) if parent is not None else ()
+    if parent is None or not values:
+        return ()
+    target = known.survey.names(parent.relation.oid, tied.key.foreign_columns)[0]
+    said = session.attempt(
+        f"SELECT {name_sql(target)}::text FROM {known.survey.sql(parent.relation)} "
+        f"WHERE {listed_values(parent.column, known.type(parent), values)} LIMIT {_REFERENCES}"
+    )
+    return tuple(str(row[0]) for row in said.rows)
 
 
 def _samples(
-    prize: Prize, columns: Sequence[Column], other: Session
+    prize: Prize, columns: Sequence[Column], condition: str, session: Session, most: int
 ) -> tuple[dict[str, str | None], ...]:
     names = [one.name for one in columns if one.selects]
-    if not prize.theirs or not names:
+    if not names:
         return ()
     listed = ", ".join(f"{name_sql(name)}::text" for name in names)
-    said = other.attempt(
-        f"SELECT {listed} FROM {prize.sql} WHERE {prize.foreign} LIMIT {_SAMPLES}"
-    )
+    said = session.attempt(f"SELECT {listed} FROM {prize.sql} WHERE {condition} LIMIT {most}")
     return tuple(dict(zip(names, row, strict=True)) for row in said.rows)
 
 

@@ -24,7 +24,8 @@ from ._scene import Fault, Said, Session
 
 try:
     import psycopg
-    from psycopg import conninfo
+    from psycopg import conninfo, errors
+    from psycopg.pq import ExecStatus
     from psycopg.rows import tuple_row
 except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
@@ -154,13 +155,13 @@ class Sessions:
             session = _Session(connection, tenant=None if login.settings else tenant)
             try:
                 for statement in self._binding(tenant):
-                    connection.execute(statement.encode())
+                    _told(connection, statement)
                 yield session
             finally:
                 with _bound(session.tenant):
                     transaction.__exit__(None, None, None)
         except psycopg.Error as error:
-            text = login.without_password(str(error)).strip()
+            text = " ".join(login.without_password(str(error)).split())
             # Not kept as the cause: its message is the one that was not redacted.
             raise BackendUnavailableError(
                 f"the database cannot be attacked: {text}", code="attack_unavailable"
@@ -184,6 +185,17 @@ class Sessions:
         )
         self._connections[kind] = connection
         return connection
+
+
+def _told(connection: psycopg.Connection[Any], statement: str) -> None:
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        if connection.closed or error.sqlstate is None:
+            raise
+        raise ConfigurationError(
+            f"no tenant can be bound: {error.diag.message_primary}", code="attack_not_bound"
+        ) from error
 
 
 class _Session:
@@ -217,15 +229,16 @@ class _Session:
             self._connection.execute("ROLLBACK TO SAVEPOINT twh_copy")
         return said
 
-    def planned(self, sql: str, times: int) -> Said:
-        said = Said()
-        try:
-            with _bound(self.tenant):
-                for _ in range(times):
-                    said = _said(self._connection.execute(sql.encode(), prepare=True))
-        except psycopg.Error as error:
-            return self._refusal(error)
-        return said
+    def plan(self, name: str, sql: str) -> None:
+        self._connection.pgconn.prepare(name.encode(), sql.encode())
+
+    def planned(self, name: str) -> Said:
+        # Not by the driver's own ways: after a rollback it forgets what it has prepared.
+        result = self._connection.pgconn.exec_prepared(name.encode(), None)
+        if result.status != ExecStatus.TUPLES_OK:
+            return self._refusal(errors.error_from_result(result))
+        value = result.get_value(0, 0) or b"0"
+        return Said(rows=((value.decode(),),))
 
     def _refusal(self, error: psycopg.Error) -> Said:
         if self._connection.closed or error.sqlstate is None:

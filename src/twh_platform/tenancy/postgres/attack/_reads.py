@@ -17,6 +17,8 @@ from ._scene import MOST, Prize, Said, Scene, Session, Table, setting_sql
 __all__ = ["READS"]
 
 _MARK = "twh attack "
+_READ_ONLY = "SET LOCAL transaction_read_only = on; "
+_PLANNED = 7  # after five of them PostgreSQL may keep one plan for all
 
 
 def _judged(prize: Prize, said: Mapping[str, Said]) -> Outcome:
@@ -26,23 +28,27 @@ def _judged(prize: Prize, said: Mapping[str, Said]) -> Outcome:
     for how, one in said.items():
         if rows := _stolen(one):
             return leaked(prize.name, rows, f"{how}: {_rows(rows)}")
-    if prize.problem:
-        return inconclusive(prize.name, prize.problem)
-    if prize.theirs == 0:
-        return inconclusive(prize.name, "the other tenant has no row there")
-    broken = {how: one.fault for how, one in said.items() if one.fault and one.fault.broken}
-    if said and len(broken) == len(said):
-        how, fault = next(iter(broken.items()))
-        return inconclusive(prize.name, f"{how}: {fault}")
+    if unproved := _unproved(prize, said):
+        return inconclusive(prize.name, unproved)
     if prize.theirs is None:
-        if all(one.fault for one in said.values()):
-            return refused(prize.name, "not granted")
-        return inconclusive(prize.name, "not even the other tenant sees what there is")
-    # A form that PostgreSQL timed out of was no refusal.
-    slow = [how for how, fault in broken.items() if fault.state == "57014"]
-    if slow:
-        return inconclusive(prize.name, f"{slow[0]}: timed out")
+        return refused(prize.name, "not granted")
     return refused(prize.name, _why(said.values()))
+
+
+def _unproved(prize: Prize, said: Mapping[str, Said]) -> str:
+    """
+    Why it proves nothing that nothing was stolen; empty if it does.
+    """
+    if prize.problem or prize.theirs == 0:
+        return prize.problem or "the other tenant has no row there"
+    broken = {how: one.fault for how, one in said.items() if one.fault and one.fault.broken}
+    # A form that was given up for its time was not refused.
+    slow = {how: fault for how, fault in broken.items() if fault.state == "57014"}
+    if slow or (said and len(broken) == len(said)):
+        return next(f"{how}: {fault}" for how, fault in (slow or broken).items())
+    if prize.theirs is None and not all(one.fault for one in said.values()):
+        return "not even the other tenant sees what there is"
+    return ""
 
 
 def _stolen(said: Said) -> int:
@@ -54,7 +60,7 @@ def _stolen(said: Said) -> int:
 
 
 def _rows(count: int) -> str:
-    return f"{count} rows" + (" or more" if count >= MOST else "")
+    return "1 row" if count == 1 else f"{count} rows" + (" or more" if count >= MOST else "")
 
 
 def _why(said: Iterable[Said]) -> str:
@@ -237,12 +243,8 @@ def do_block(scene: Scene) -> Iterator[Outcome]:
     """
     forms = {
         "DO": "DO $twh$ BEGIN SET LOCAL [s] = [v]; END $twh$; [n]",
-        "DO, set_config": (
-            "DO $twh$ BEGIN PERFORM set_config([k], [v], false); END $twh$; [n]"
-        ),
-        "DO, an error": (
-            f"DO $twh$ BEGIN SET LOCAL [s] = [v]; RAISE '{_MARK}%', ([n]); END $twh$"
-        ),
+        "DO, set_config": ("DO $twh$ BEGIN PERFORM set_config([k], [v], false); END $twh$; [n]"),
+        "DO, an error": (f"DO $twh$ BEGIN SET LOCAL [s] = [v]; RAISE '{_MARK}%', ([n]); END $twh$"),
     }
     yield from _passing(scene, forms)
 
@@ -399,7 +401,7 @@ def _compared(name: str, query: str, first: Session, other: Session) -> Outcome:
     """
     Judge rows that have no tenant column by whether both tenants get the same ones.
     """
-    ordered = f"SELECT * FROM ({query}) AS x (twh_row) ORDER BY 1 LIMIT {MOST}"
+    ordered = f"{_READ_ONLY}SELECT * FROM ({query}) AS x (twh_row) ORDER BY 1 LIMIT {MOST}"
     mine, theirs = first.attempt(ordered), other.attempt(ordered)
     broken = next((one.fault for one in (mine, theirs) if one.fault and one.fault.broken), None)
     if broken is not None:
@@ -445,14 +447,13 @@ def definer_function(scene: Scene) -> Iterator[Outcome]:
 
 
 def _called(scene: Scene, name: str, call: str, first: Session, other: Session) -> Outcome:
-    read_only = "SET LOCAL transaction_read_only = on; "
     for table in scene.tables:
         if table.prize.theirs:
             count = f"SELECT count(*) FROM {call} AS x WHERE {table.prize.foreign}"
-            said = first.attempt(read_only + count)
+            said = first.attempt(_READ_ONLY + count)
             if said.fault is None:
                 if said.number:
-                    return leaked(name, said.number, f"{_rows(said.number)} of {table.name}")
+                    return leaked(name, said.number, _rows(said.number))
                 return refused(name)
     return _compared(name, f"SELECT x::text FROM {call} AS x", first, other)
 
@@ -499,16 +500,18 @@ def plan_reuse(scene: Scene) -> Iterator[Outcome]:
     """
     Plan it as the other tenant, and execute it on the same connection as the first.
     """
-    for table in scene.tables:
+    for number, table in enumerate(scene.tables):
         open_ = _open_already(table)
         if open_ is not None or not table.prize.theirs:
             yield open_ or _judged(table.prize, {})
             continue
-        # Also without the condition, whose value would be known to the planner.
+        name = f"twh_attack_{number}"
         with scene.opens.reused(first=False) as other:
-            other.planned(table.prize.count, 7)
+            other.plan(name, table.prize.count)
+            for _ in range(_PLANNED):
+                other.planned(name)
         with scene.opens.reused(first=True) as first:
-            yield _judged(table.prize, {"a prepared query": first.planned(table.prize.count, 1)})
+            yield _judged(table.prize, {"a prepared query": first.planned(name)})
 
 
 @make_attack(

@@ -124,9 +124,15 @@ class Session(Protocol):
         """
         ...
 
-    def planned(self, sql: str, times: int) -> Said:
+    def plan(self, name: str, sql: str) -> None:
         """
-        Execute a prepared statement so often.
+        Prepare a query that gives one value; it stays with the connection.
+        """
+        ...
+
+    def planned(self, name: str) -> Said:
+        """
+        Execute it.
         """
         ...
 
@@ -190,18 +196,25 @@ class Table:
 
         own: What it has in rows of the first one.
 
+        by_reference: Whether that column refers to rows which are a tenant's.
+
         samples: Some rows of the other tenant, as texts by column.
+
+        mine: One row of the first one.
+
+        whole: Whether the login may read all columns, the system's too.
 
         seen: How many rows of the other one the first one sees by plainly asking.
     """
 
     relation: Relation
     prize: Prize
-    type: str
+    by_reference: bool
     values: tuple[str, ...]
     own: tuple[str, ...]
     columns: tuple[Column, ...]
     samples: tuple[dict[str, str | None], ...]
+    mine: dict[str, str | None]
     whole: bool
     seen: int
 
@@ -281,13 +294,15 @@ class Scene:
             if one.unique and one.valid and tenant not in one.columns[: one.keys]
         )
 
-    def keys(self) -> Iterator[tuple[Constraint, Table, Table]]:
+    def foreign_keys(self) -> Iterator[tuple[Constraint, Table, Table]]:
         """
         The foreign keys between tenant tables, with both of them.
         """
         tables = {one.relation.oid: one for one in self.tables}
         for key in self.survey.foreign_keys:
-            if key.relation in tables and key.foreign in tables:
+            known = key.relation in tables and key.foreign in tables
+            # Where a row is whose it refers to, the key is the tie itself.
+            if known and not tables[key.relation].by_reference:
                 yield key, tables[key.relation], tables[key.foreign]
 
 

@@ -88,6 +88,7 @@ class Role:
     superuser: bool
     bypasses_rls: bool
     creates_roles: bool
+    creates_databases: bool
     replicates: bool
     logs_in: bool
     inherits: bool
@@ -411,8 +412,8 @@ QUERIES: Mapping[str, str] = {
                     'pg_stat_statements.track', 'pg_stat_statements.track_utility'))
         FROM pg_database d WHERE d.datname = current_database()""",
     "roles": """
-        SELECT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication,
-               rolcanlogin, rolinherit
+        SELECT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb,
+               rolreplication, rolcanlogin, rolinherit
         FROM pg_roles""",
     "memberships": """
         SELECT m.roleid, m.member, m.admin_option, r.rolinherit, true

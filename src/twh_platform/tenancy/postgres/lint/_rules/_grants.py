@@ -12,7 +12,7 @@ from .._findings import Hit
 from .._sql import name_sql
 from .._survey import COMMANDS, Survey
 from ._make import callable_builtins, listed, revoke_execute, rule, table_hit
-from ._shown import Shown, elsewhere, hidden_sql, shown
+from ._shown import Shown, elsewhere, hidden_sql, makers, shown
 
 __all__ = ["RULES"]
 
@@ -312,7 +312,7 @@ def stealable_token(survey: Survey) -> Iterator[Hit]:
     """
     logins = shown(survey, "track_activities")
     found = list(callable_builtins(survey, *_ACTIVITY))
-    if logins and survey.sealed and (found or elsewhere(survey)):
+    if logins and survey.sealed and (found or elsewhere(survey) or makers(survey)):
         yield _activity(survey, logins, found, "the token in BEGIN can be stolen")
 
 
@@ -327,7 +327,12 @@ def _activity(
         others += [
             f"REVOKE CONNECT ON DATABASE {name_sql(one)} FROM PUBLIC, {roles};" for one in names
         ]
-        places = places or [f"{one} can be connected to" for one in names]
+        others += [f"ALTER ROLE {name} NOCREATEDB;" for name in makers(survey)]
+        places = (
+            places
+            or [f"{one} can be connected to" for one in names]
+            or [f"{name} can make a database" for name in makers(survey)]
+        )
     hidden = "\n".join(hidden_sql(survey, logins, "track_activities"))
     return Hit(
         kind="database",

@@ -22,7 +22,7 @@ from ._make import (
     rule,
     table_hit,
 )
-from ._shown import elsewhere, hidden_sql, shown
+from ._shown import elsewhere, hidden_sql, makers, shown
 
 __all__ = ["RULES"]
 
@@ -251,7 +251,9 @@ def token_in_statements(survey: Survey) -> Iterator[Hit]:
         return
     kept = {one.role.oid for one in shown(survey, "pg_stat_statements.track")}
     logins = [one for one in shown(survey, utility) if one.role.oid in kept]
-    found, others = list(callable_builtins(survey, "pg_stat_statements")), elsewhere(survey)
+    found = list(callable_builtins(survey, "pg_stat_statements"))
+    others = [f"{one} can be connected to" for one in elsewhere(survey)]
+    others += [f"{name} can make a database" for name in makers(survey)]
     if logins and (found or others):
         places = [f"{name.partition('(')[0]} can be called" for name, _ in found]
         revoked = "\n".join(f"-- {line}" for line in revoke_execute(found).splitlines())
@@ -259,7 +261,7 @@ def token_in_statements(survey: Survey) -> Iterator[Hit]:
             kind="database",
             object=survey.catalog.server.database,
             message=f"Utility statements of {', '.join(one.told for one in logins)} are kept and "
-            f"{listed(places or [f'{one} can be connected to' for one in others])}.",
+            f"{listed(places or others)}.",
             remedy="\n".join(hidden_sql(survey, logins, utility))
             + (f"\n-- and, for what is kept already:\n{revoked}" if revoked else ""),
         )

@@ -11,7 +11,7 @@ from .._catalog import PUBLIC, Role
 from .._sql import name_sql
 from .._survey import Survey
 
-__all__ = ["Shown", "elsewhere", "hidden_sql", "shown"]
+__all__ = ["Shown", "elsewhere", "hidden_sql", "makers", "shown"]
 
 _OFF = frozenset(("off", "false", "no", "0", "none"))
 
@@ -100,6 +100,18 @@ def hidden_sql(survey: Survey, logins: list[Shown], setting: str) -> list[str]:
         if one.setters:
             lines.append(f"REVOKE ALL ON PARAMETER {setting} FROM {', '.join(one.setters)};")
     return list(dict.fromkeys(lines))
+
+
+def makers(survey: Survey) -> list[str]:
+    """
+    The roles by which the application makes databases, where nothing was revoked yet.
+    """
+    ours = {oid for role in survey.app_roles if role.logs_in for oid in survey.becomes(role.oid)}
+    return sorted(
+        survey.role_name(oid)
+        for oid in ours
+        if (role := survey.catalog.roles[oid]).creates_databases and not role.superuser
+    )
 
 
 def elsewhere(survey: Survey) -> list[str]:
