@@ -28,7 +28,7 @@ def stolen(dsn: str, seal: Seal) -> list[str]:
     )
     report.ensure_safe(allow_inconclusive=True)
     results: tuple[AttackResult, ...] = report.leaked
-    return [f"{one.attack.id} {outcome.object}" for one in results for outcome in one.at("leaked")]
+    return [f"{one.attack.id} {outcome.name}" for one in results for outcome in one.at("leaked")]
 
 
 @contextmanager

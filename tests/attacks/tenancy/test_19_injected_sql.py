@@ -370,7 +370,9 @@ HEALED = {
 def test_20_reads_the_columns_of_the_key(form, reader, sealed, twh_attack):
     """A grant on columns shows in no list of the table's grants; it is taken back all the same."""
     attack = twh_attack(
-        number=20, title="reads the key of the seal by a grant on its columns", form=form
+        number=20,
+        title="reads the key of the seal by a grant on its columns",
+        form=f"{form}, {reader}",
     )
     shop = sealed.shop
     shop.plant(f"GRANT SELECT (key_id, inner_pad, outer_pad) ON twh.seal_keys TO {reader}")
@@ -378,6 +380,7 @@ def test_20_reads_the_columns_of_the_key(form, reader, sealed, twh_attack):
 
     def read():
         with shop.ours(A) as connection:
+            assert len(run(connection, "SELECT * FROM orders")) == MINE
             return in_hex(attempt(connection, "SELECT inner_pad FROM twh.seal_keys"), pad)
 
     installed_anew(shop, re.sub(r"UNION\b.*?(?=LOOP)", "", seal_sql(), count=1, flags=re.DOTALL))

@@ -124,7 +124,7 @@ def test_where_nothing_is_nothing_is_proved(service):
     assert not report.is_safe()
     assert report.is_safe(allow_inconclusive=True)
     [outcome] = report.result("plain-read").at("inconclusive")
-    assert outcome.object == "public.visits"
+    assert outcome.name == "public.visits"
 
 
 def test_a_table_that_may_not_be_read_is_refused(service):
@@ -143,7 +143,7 @@ def test_a_lock_that_is_taken_is_not_waited_for(service):
         report = one.attack("truncate")
 
     [outcome] = report.result("truncate").at("inconclusive")
-    assert outcome.object == "public.lines"
+    assert outcome.name == "public.lines"
     assert "55P03" in outcome.detail
 
 

@@ -158,7 +158,7 @@ def test_a_setting_is_named(service, capsys):
     }
     assert report["version"] == 1
     assert report["tables"] == {"public.items": 2, "public.lines": 2, "public.visits": 1}
-    assert report["results"][0]["outcomes"][0].keys() == {"object", "verdict", "rows", "detail"}
+    assert report["results"][0]["outcomes"][0].keys() == {"name", "verdict", "rows", "detail"}
 
 
 def test_the_pool_is_attacked(shop, capsys, tmp_path):

@@ -115,7 +115,7 @@ async def test_a_session_setting_leaks(service):
     engine.dispose()
 
     [outcome] = report.result("pool-rows").at("leaked")
-    assert outcome.object == "rows where nobody was bound"
+    assert outcome.name == "rows where nobody was bound"
     assert outcome.rows > 0
 
 
@@ -128,7 +128,7 @@ async def test_residue_is_found(service):
         left = one.exec_driver_sql("SELECT count(*) FROM pg_cursors").scalar()
     engine.dispose()
 
-    found = {one.object for one in report.result("pool-residue").at("leaked")}
+    found = {one.name for one in report.result("pool-residue").at("leaked")}
     assert found == {
         "setting",
         "cursor",
@@ -157,9 +157,7 @@ async def test_a_wrong_tenant_is_found(service):
     report = await attack_naive(engine, bind=bind)
     engine.dispose()
 
-    assert "rows of another tenant" in {
-        one.object for one in report.result("pool-rows").at("leaked")
-    }
+    assert "rows of another tenant" in {one.name for one in report.result("pool-rows").at("leaked")}
 
 
 async def test_a_transaction_that_stays_open_is_found(service):
@@ -175,7 +173,7 @@ async def test_a_transaction_that_stays_open_is_found(service):
     report = await attack_naive(engine)
     engine.dispose()
 
-    stuck = {one.object for one in report.result("pool-stuck").at("leaked")}
+    stuck = {one.name for one in report.result("pool-stuck").at("leaked")}
     assert "transactions that were still open" in stuck
 
 
@@ -219,7 +217,7 @@ async def test_connections_that_are_lost_are_found(service):
             await pool.putconn(connection)
 
     [outcome] = report.result("pool-stuck").at("leaked")
-    assert (outcome.object, outcome.detail) == ("connections that were not given back", "3")
+    assert (outcome.name, outcome.detail) == ("connections that were not given back", "3")
 
 
 async def test_a_pool_that_is_too_large_proves_nothing(service):

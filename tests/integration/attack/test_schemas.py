@@ -68,9 +68,7 @@ def made(attacked_server):
 
 def leaks(report) -> dict[str, set[str]]:
     """The objects at which something leaked, by attack."""
-    return {
-        one.attack.id: {outcome.object for outcome in one.at("leaked")} for one in report.leaked
-    }
+    return {one.attack.id: {outcome.name for outcome in one.at("leaked")} for one in report.leaked}
 
 
 def test_a_good_schema_of_others(made):
@@ -159,4 +157,4 @@ def test_the_warehouse(attacked_server):
     assert (report.tables["public.items"], report.tables["public.passwords"]) == (3, None)
     empty = {name for name, count in report.tables.items() if not count}
     open_ = {one for result in report.results for one in result.at("inconclusive")}
-    assert {one.object for one in open_ if one.object.startswith("public.")} <= empty
+    assert {one.name for one in open_ if one.name.startswith("public.")} <= empty

@@ -234,3 +234,12 @@ def test_no_key_ends_for_one_that_does_not_exist(run, database, tmp_path):
         retire_seal_keys(owner, keep="ffff", overlap=0)
 
     work(database, Seal.from_file(tmp_path / "seal.key"))
+
+
+def test_a_database_is_not_sealed_into_a_folder(run, database, tmp_path, capsys):
+    """The file that was meant is a folder: nothing is sealed, and nothing is left."""
+    assert run("init", tmp_path) == 2
+
+    assert "cannot write key" in capsys.readouterr().err
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
+    work(database)

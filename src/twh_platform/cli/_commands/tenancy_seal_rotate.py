@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """
-    Add, retire, write, commit.
+    Add the key, write it, and let the others end.
     """
     if not 0 <= options.overlap <= _LONGEST_OVERLAP:
         raise ConfigurationError(
@@ -46,10 +46,11 @@ def run(options: argparse.Namespace) -> int:
         if not seal_key_statuses(connection):
             raise ConfigurationError("there is no key: run `seal init`", code="seal_not_installed")
         key = add_seal_key(connection)
-        ending = retire_seal_keys(connection, keep=key.id, overlap=options.overlap)
-        # The service may read the new key only once the database believes it.
+        # The service may read the new key only once the database believes it,
+        # and no other key ends before this one is where the service finds it.
         with writing_key(options.file, key):
             connection.commit()
+        ending = retire_seal_keys(connection, keep=key.id, overlap=options.overlap)
     sys.stdout.write(f"the key is now {key.id}, written to {options.file}\n")
     for one in ending:
         sys.stdout.write(f"key {one} ends in {options.overlap:g} seconds\n")

@@ -184,7 +184,8 @@ _KEYS = text("""\
 SELECT CASE WHEN EXISTS (
         SELECT FROM aclexplode(c.relacl) AS held WHERE held.grantee <> c.relowner
     ) OR EXISTS (
-        SELECT FROM pg_attribute AS a, aclexplode(a.attacl) WHERE a.attrelid = c.oid
+        SELECT FROM pg_attribute AS a, aclexplode(a.attacl) AS held
+        WHERE a.attrelid = c.oid AND held.grantee <> c.relowner
     ) THEN 'granted' ELSE 'closed' END
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = 'twh' AND c.relname = 'seal_keys'

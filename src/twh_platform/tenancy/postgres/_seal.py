@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hmac
 import logging
 import os
@@ -275,6 +276,8 @@ def staged_seal_key(path: str | os.PathLike[str], key: SealKey) -> Iterator[None
         OSError: If the folder cannot be written.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     secret = base64.b64encode(key.secret).decode("ascii")
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

@@ -49,11 +49,13 @@ BEGIN
         WHERE c.oid = 'twh.seal_keys'::regclass AND acl.grantee <> c.relowner
         UNION
         SELECT acl.grantee
-        FROM pg_catalog.pg_attribute AS a, pg_catalog.aclexplode(a.attacl) AS acl
-        WHERE a.attrelid = 'twh.seal_keys'::regclass
+        FROM pg_catalog.pg_class AS c
+            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid,
+            pg_catalog.aclexplode(a.attacl) AS acl
+        WHERE c.oid = 'twh.seal_keys'::regclass AND acl.grantee <> c.relowner
     LOOP
         EXECUTE format(
-            'REVOKE ALL ON twh.seal_keys FROM %s',
+            'REVOKE ALL ON twh.seal_keys FROM %s CASCADE',
             CASE WHEN reader = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(reader)) END
         );
     END LOOP;

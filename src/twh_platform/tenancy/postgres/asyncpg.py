@@ -353,7 +353,8 @@ class _GuardedProtocol:
 
 
 def _is_introspection(arguments: tuple[Any, ...]) -> bool:
-    return any(getattr(one, "query", one) in _INTROSPECTION for one in arguments[:2])
+    texts = (getattr(one, "query", one) for one in arguments[:2])
+    return any(isinstance(one, str) and one in _INTROSPECTION for one in texts)
 
 
 # And the ping of SQLAlchemy.

@@ -47,7 +47,7 @@ class Outcome:
     What came of an attack at one object.
 
     Attributes:
-        object: Such as ``public.items``.
+        name: Of the object, such as ``public.items``.
 
         verdict: One of `VERDICTS`.
 
@@ -56,7 +56,7 @@ class Outcome:
         detail: How, or why not.
     """
 
-    object: str
+    name: str
     verdict: Verdict
     rows: int = 0
     detail: str = ""
@@ -66,35 +66,35 @@ def leaked(name: str, rows: int, detail: str = "") -> Outcome:
     """
     The attacker got something.
     """
-    return Outcome(object=name, verdict="leaked", rows=rows, detail=detail)
+    return Outcome(name=name, verdict="leaked", rows=rows, detail=detail)
 
 
 def refused(name: str, detail: str = "") -> Outcome:
     """
     The attacker got nothing of what was there.
     """
-    return Outcome(object=name, verdict="refused", detail=detail)
+    return Outcome(name=name, verdict="refused", detail=detail)
 
 
 def inconclusive(name: str, detail: str) -> Outcome:
     """
     Nothing was shown.
     """
-    return Outcome(object=name, verdict="inconclusive", detail=detail)
+    return Outcome(name=name, verdict="inconclusive", detail=detail)
 
 
 def advice(name: str, detail: str) -> Outcome:
     """
     It works, and no policy can stop it.
     """
-    return Outcome(object=name, verdict="advice", detail=detail)
+    return Outcome(name=name, verdict="advice", detail=detail)
 
 
 def absent(detail: str) -> Outcome:
     """
     There is nothing of the kind.
     """
-    return Outcome(object="", verdict="absent", detail=detail)
+    return Outcome(name="", verdict="absent", detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ class AttackResult:
         open_ = [one for one in self.outcomes if one.verdict in grave]
         if open_:
             title = f"{self.attack.id} {self.attack.name}: the attacker {self.attack.title}"
-            lines = [f"{one.verdict} {one.object}: {one.detail}" for one in open_]
+            lines = [f"{one.verdict} {one.name}: {one.detail}" for one in open_]
             raise AssertionError("\n  ".join([title, *lines, f"Defence: {self.attack.defence}"]))
 
 

@@ -205,7 +205,7 @@ def _told(result: AttackResult, *verdicts: Verdict) -> Iterator[str]:
     grouped: dict[tuple[Verdict, str], list[str]] = {}
     for one in result.outcomes:
         if one.verdict in verdicts:
-            grouped.setdefault((one.verdict, one.detail), []).append(one.object)
+            grouped.setdefault((one.verdict, one.detail), []).append(one.name)
     for (verdict, detail), objects in grouped.items():
         yield _wrapped(f"{verdict} {', '.join(objects)}: {detail}", "    ")
 
