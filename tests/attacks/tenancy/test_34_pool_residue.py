@@ -39,7 +39,7 @@ POOLS = {
 POOLS |= {name: one for name, one in stacks.FOLDED.items() if name.startswith("sqlalchemy")}
 
 Rows = list[tuple[Any, ...]]
-REFUSED = (psycopg.Error, asyncpg.PostgresError, DBAPIError)
+REFUSED = (psycopg.Error, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
 
 
 async def told(session: stacks.Session, sql: str) -> Rows:
