@@ -18,6 +18,7 @@ from ...tenancy import Tenant
 from ...tenancy.postgres import Seal
 from ...tenancy.postgres.attack import AttackReport, attack, attack_pool
 from .._command import FOUND, OK, Command
+from .._output import write_report
 
 __all__ = ["COMMAND", "DSN_VARIABLE"]
 
@@ -184,15 +185,7 @@ def _loaded(name: str) -> Any:
 
 def _write(report: AttackReport, options: argparse.Namespace) -> None:
     made = report.json() if options.format == "json" else report.text()
-    if options.output is None:
-        sys.stdout.write(made)
-        return
-    try:
-        options.output.write_text(made, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {str(options.output)!r}: {error.strerror}", code="attack_output_invalid"
-        ) from error
+    write_report(made, options.output, code="attack_output_invalid")
 
 
 COMMAND = Command(
@@ -201,7 +194,8 @@ COMMAND = Command(
     configure=configure,
     run=run,
     epilog="Exit status: 0 all attacks were refused, 1 something leaked or proved nothing,\n"
-    "2 it could not be done.  Nothing is committed in the database; use a copy all the\n"
-    "same.  A DSN on the command line is seen by other users of the machine: prefer the\n"
-    "environment, or a password file.",
+    "2 it could not be done.  The attacks on the database commit nothing.  Those on a\n"
+    "pool commit and write no row; those on an app leave what its steps create.  Use a\n"
+    "copy all the same.  A DSN on the command line is seen by other users of the\n"
+    "machine: prefer the environment, or a password file.",
 )

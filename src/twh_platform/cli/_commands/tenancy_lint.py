@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from ...errors import ConfigurationError
 from ...tenancy.postgres.lint import Report, lint, read_baseline, write_baseline
 from .._command import FOUND, OK, Command
+from .._output import write_report
 
 __all__ = ["COMMAND", "DSN_VARIABLE"]
 
@@ -76,15 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(report: Report, options: argparse.Namespace) -> None:
     made = {"text": report.text, "json": report.json, "sarif": report.sarif}[options.format]()
-    if options.output is None:
-        sys.stdout.write(made)
-        return
-    try:
-        options.output.write_text(made, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {str(options.output)!r}: {error.strerror}", code="lint_output_invalid"
-        ) from error
+    write_report(made, options.output, code="lint_output_invalid")
 
 
 COMMAND = Command(

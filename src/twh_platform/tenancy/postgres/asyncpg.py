@@ -205,7 +205,9 @@ class _GuardedProtocol:
 
     What needs no message of ours is passed on by a plain function, and the
     other methods are the protocol's own.  A coroutine around each and a
-    ``__getattr__`` were measured: they cost more than the binding itself.
+    ``__getattr__`` were measured: they cost more than the binding itself.  Only
+    what executes a prepared statement is always waited for here: it is where a
+    statement turns out to be gone.
     """
 
     def __init__(
