@@ -39,6 +39,7 @@ _docstrings = Sybil(
     parsers=[DocTestParser(optionflags=ELLIPSIS)],
     patterns=["*.py"],
     document_types={".py": PythonDocStringDocument},
+    fixtures=["docstring_redis"],
 )
 
 pytest_collect_file = SybilCollection([_readme, _documents, _docstrings]).pytest()

@@ -40,7 +40,7 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests with every extra, the documents and docstrings; `-- ARGS` go to pytest.
     """
-    session.install("-e", ".[all,testing]", *group("tests-all"))
+    session.install("-e", ".[all,testing]", *group("tests-all"), *group("jobs"))
     # Async SQLAlchemy runs its calls in greenlets, which are not there without it.
     measured = ["coverage", "run", "--concurrency=greenlet,thread", "-m", "pytest"]
     arguments = session.posargs or [f"--ignore={ATTACKS}"]

@@ -1,28 +1,19 @@
 """
-A Redis for tests: the one of `TWH_TEST_REDIS_URL`, or a server of our own.
+Redis for tests: the one of `TWH_TEST_REDIS_URL`, or servers of our own.
 
 A plugin and not a conftest: the documents need it as well as the tests.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from twh_platform.testing import require_part
-from twh_platform.testing._process import OrphanGuard
-
-_HOST = "127.0.0.1"
-_START_SECONDS = 20.0
+from twh_platform.testing import RedisCluster, RedisServer, find_redis, require_part
+from twh_platform.testing._redis import HINT
 
 
 @pytest.fixture(scope="session")
@@ -34,19 +25,43 @@ def redis_url() -> Iterator[str]:
     if given:
         yield given
         return
-    program = require_part(
-        "redis", shutil.which("redis-server"), hint="apt-get install redis-server"
-    )
-    with _running(program) as port:
-        yield f"redis://{_HOST}:{port}/0"
+    require_redis()
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """
+    A Redis of our own, to freeze, flush and kill: whoever does, leaves it running.
+    """
+    require_redis()
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """
+    Three masters with a replica each: whoever harms them, heals them.
+    """
+    require_redis()
+    with RedisCluster(masters=3, replicas=1) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def document_redis(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     Put the address of a Redis into the environment of one document, as `REDIS_URL`.
+
+    A document about arq is skipped where arq is missing: it takes no new redis-py,
+    so only one session has it.
     """
-    if "REDIS_URL" not in request.path.read_text():
+    text = request.path.read_text()
+    if "from arq " in text:
+        require_part("arq", importlib.util.find_spec("arq"), hint="pip install arq")
+    if "REDIS_URL" not in text:
         yield
         return
     url: str = request.getfixturevalue("redis_url")
@@ -55,36 +70,17 @@ def document_redis(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _running(program: str) -> Iterator[int]:
-    folder = tempfile.mkdtemp(prefix="twh-redis-")
-    port = _free_port()
-    options = {"bind": _HOST, "port": str(port), "dir": folder, "save": "", "appendonly": "no"}
-    command = [program, *(part for name in options for part in (f"--{name}", options[name]))]
-    with Path(folder, "redis.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    guard = OrphanGuard(process.pid, remove=Path(folder))
-    try:
-        _await_port(process, port)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(_START_SECONDS)
-        guard.dismiss()
-        shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture(scope="module")
+def docstring_redis(request: pytest.FixtureRequest) -> None:
+    """
+    Skip the docstrings that start a Redis where there is none.
+    """
+    if ">>> with Redis" in request.path.read_text():
+        require_redis()
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection((_HOST, port), 1):
-            return
-        time.sleep(0.02)
-    pytest.fail("redis-server did not start", pytrace=False)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
+def require_redis() -> None:
+    """
+    End the test unless a server can be started.
+    """
+    require_part("redis", find_redis(), hint=HINT)

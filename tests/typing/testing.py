@@ -19,11 +19,14 @@ from twh_platform.testing import (
     PostgresDatabase,
     PostgresServer,
     PostgresSource,
+    RedisCluster,
+    RedisServer,
     Replayed,
     WalkFinding,
     WalkReport,
     WalkStep,
     find_postgres,
+    find_redis,
     replay,
     require_part,
     tenant_pair,
@@ -57,6 +60,16 @@ with PostgresServer(
 
 found = require_part("postgres", find_postgres(), hint="apt-get install postgresql")
 assert_type(found.psql, Path)
+
+with RedisServer(options={"maxmemory": "2mb"}, program=find_redis()) as redis:
+    assert_type(redis.url, str)
+    redis.command("SET", b"key", 1)
+    with redis.frozen():
+        pass
+
+with RedisCluster(masters=3, replicas=1) as cluster:
+    assert_type(cluster.failover(cluster.master_of("key"), kill=True), RedisServer)
+    cluster.heal()
 
 
 def as_header(request: AppRequest, tenant: Tenant) -> AppRequest:

@@ -11,6 +11,8 @@ from ._binaries import PostgresBinaries, PostgresSource, find_postgres
 from ._clock import ManualClock
 from ._http import AppAnswer, AppClient, AppRequest
 from ._postgres import PostgresDatabase, PostgresServer
+from ._redis import RedisServer, find_redis
+from ._redis_cluster import RedisCluster
 from ._replay import Authorize, Replayed, replay
 from ._report import WalkFinding, WalkOperation, WalkReport
 from ._require import require_part
@@ -28,6 +30,8 @@ __all__ = [
     "PostgresDatabase",
     "PostgresServer",
     "PostgresSource",
+    "RedisCluster",
+    "RedisServer",
     "Replayed",
     "TenantPair",
     "WalkFinding",
@@ -35,6 +39,7 @@ __all__ = [
     "WalkReport",
     "WalkStep",
     "find_postgres",
+    "find_redis",
     "replay",
     "require_part",
     "tenant_pair",
