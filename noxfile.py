@@ -53,9 +53,9 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def attack(session: nox.Session) -> None:
     """
-    Try every attack, on the system's PostgreSQL and on the wheel's; prints what it got.
+    Try every attack, on each PostgreSQL that is there and on Redis; prints what it got.
     """
-    session.install("-e", ".[all,testing]", *group("tests-all"))
+    session.install("-e", ".[all,testing]", *group("tests-all"), *group("anchors"))
     session.run("pytest", ATTACKS, *session.posargs)
 
 

@@ -3,7 +3,8 @@ The demo: `python -m examples.warehouse [--check] [--port PORT]`.
 
 It starts a PostgreSQL, fills it, serves the warehouse on loopback and prints a
 tour.  With `--check` it takes the tour itself, and exits with 0 only if every
-answer was right.
+answer was right.  Quotas are counted in a Redis if there is a `redis-server`,
+else in memory.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 
-from twh_platform.testing import PostgresServer
+from twh_platform.testing import PostgresServer, RedisServer, find_redis
 
 from .app import create_app
 from .auth import Role
@@ -57,10 +59,11 @@ def main(arguments: Sequence[str] | None = None, *, planner: Planner = tours) ->
         digest = asyncio.run(hash_password(password))
         with (
             PostgresServer() as server,
-            temporary_warehouse(server, administrator_password_hash=digest) as settings,
+            temporary_warehouse(server, administrator_password_hash=digest) as made,
+            _counting(options.memory) as redis_url,
         ):
-            release = ".".join(map(str, server.version))
-            print(f"PostgreSQL {release} ({server.source})", flush=True)
+            settings = replace(made, redis_url=redis_url)
+            print(f"PostgreSQL {_release(server.version)} ({server.source})", flush=True)
             if options.check:
                 return asyncio.run(_check(settings, password, options.port, planner))
             return asyncio.run(_serve(settings, password, options.port))
@@ -72,8 +75,28 @@ def main(arguments: Sequence[str] | None = None, *, planner: Planner = tours) ->
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.warehouse", description=__doc__)
     parser.add_argument("--check", action="store_true", help="take the tour and exit")
+    parser.add_argument("--memory", action="store_true", help="count quotas without a Redis")
     parser.add_argument("--port", type=int, default=None, help="instead of 8080 or the next free")
     return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def _counting(memory: bool) -> Iterator[str | None]:  # noqa: FBT001 -- an option of the command line
+    """
+    Start a Redis for the quotas if there is one, and say which; None for none.
+    """
+    if memory or find_redis() is None:
+        why = "as asked" if memory else "there is no redis-server"
+        print(f"quotas are counted in memory: {why}", flush=True)
+        yield None
+        return
+    with RedisServer() as server:
+        print(f"quotas are counted in Redis {_release(server.version)}", flush=True)
+        yield server.url
+
+
+def _release(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -107,7 +130,13 @@ async def _running(
     await seed(app.state.services, password=password)
     with _socket(port) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(app, lifespan="on", access_log=access_log, log_level="warning")
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                access_log=access_log,
+                log_level="warning",
+                proxy_headers=False,  # the app itself knows whom to believe
+            )
         )
         if access_log:
             logging.getLogger("uvicorn.access").setLevel(logging.INFO)
@@ -135,8 +164,7 @@ def _socket(port: int | None) -> socket.socket:
 
 def _print_tour(settings: Settings, url: str, password: str) -> None:
     tenant, other = MAIN
-    [first, own, _] = tours(settings, password)
-    steps = [*first.steps, *own.steps]
+    *shown, _ = tours(settings, password)  # the last is the third as another tenant
     print(f"""
 The warehouse   {url}
 What it can do  {url}/openapi.json
@@ -145,7 +173,7 @@ Who may log in  {email("ROLE", "TENANT")}, password {password}
 
 The tour, to copy into another shell; the status to expect is behind each title:
 """)
-    print("\n".join(shell_lines(url, steps, own.variables)))
+    print("\n".join(shell_lines(url, ((one.steps, one.variables) for one in shown))))
     print("\nCtrl-C ends it and leaves nothing behind.", flush=True)
 
 

@@ -11,14 +11,17 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from twh_platform import TenantMiddleware
+from twh_platform.quotas import ClientAddress, QuotaMiddleware
 
 from . import openapi
 from .problems import HANDLERS
+from .quotas import COSTS
 from .routes import (
     items,
     locations,
     login,
     purchase_orders,
+    quotas,
     recalls,
     reports,
     returns,
@@ -89,19 +92,27 @@ def create_app(settings: Settings) -> Starlette:
             yield
 
     app = Starlette(
-        routes=routes(OPERATIONS),
+        routes=[*routes(OPERATIONS), *quotas.quota_routes(services)],
         middleware=[
+            # By address, before anybody has said who they are: whoever tries passwords.
+            Middleware(
+                QuotaMiddleware,
+                limiter=services.quotas.limiter,
+                client_address=ClientAddress(trusted_proxies=settings.trusted_proxies),
+                exempt=("/healthz",),
+            ),
             Middleware(
                 TenantMiddleware,
                 resolver=services.tokens.resolver(),
                 directory=services.directory,
                 public_paths=_PUBLIC,
                 clock=settings.now,
-            )
+            ),
+            Middleware(QuotaMiddleware, limiter=services.quotas.limiter, costs=COSTS),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.state.services = services
-    app.state.openapi = openapi.document(OPERATIONS)
+    app.state.openapi = openapi.document(OPERATIONS, quotas.DESCRIBED)
     return app

@@ -17,7 +17,9 @@ from uuid import UUID
 
 import jwt
 from starlette.requests import Request
+from starlette.types import Scope
 
+from twh_platform.errors import CredentialsError
 from twh_platform.tenancy import Agreement, HeaderResolver, resolution_of
 from twh_platform.tenancy.jwt import BearerVerifier, JWTResolver
 
@@ -116,13 +118,16 @@ class Tokens:
         """
         return self._issue(_ADMINISTRATOR, sub=self._settings.administrator_email)
 
-    async def administrator_of(self, request: Request) -> str:
+    async def administrator_of(self, scope: Scope) -> str:
         """
         The address of the administrator who asks; a request of anybody else is refused.
+
+        Raises:
+            CredentialsError: If it is anybody else's.
         """
-        claims = await self._administrators.verify(request.scope)
+        claims = await self._administrators.verify(scope)
         if claims is None:
-            raise Refusal("credentials_invalid")
+            raise CredentialsError("the administrator's token is missing")
         return str(claims["sub"])
 
     def _issue(self, audience: str, **claims: Any) -> str:

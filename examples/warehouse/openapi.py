@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from .problems import PROBLEMS
 from .web import Operation
 
-__all__ = ["document"]
+__all__ = ["TENANT_HEADER", "TENANT_ID", "document", "refusals", "success"]
 
 _REF = "#/components/schemas/{model}"
 
@@ -37,16 +37,41 @@ _PROBLEM: dict[str, Any] = {
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
             },
         },
+        "errors": {
+            "type": "array",
+            "description": "As `fields`, of the administrator's quota routes.",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+        "violated-policies": {
+            "type": "array",
+            "description": "The quotas that have not enough left.",
+            "items": {"type": "string"},
+        },
     },
 }
 
-_TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
-_TENANT_HEADER = {
+_TEXT_HEADER = {"schema": {"type": "string"}}
+_HEADERS = {
+    "RateLimit": {"description": "What is left of each quota.", **_TEXT_HEADER},
+    "RateLimit-Policy": {"description": "The quotas that this request met.", **_TEXT_HEADER},
+    "Retry-After": {
+        "description": "Seconds to wait; missing where waiting is no use.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+_COUNTED = ("RateLimit", "RateLimit-Policy")
+_LATER = {"429": (*_COUNTED, "Retry-After"), "503": ("Retry-After",)}
+
+TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+TENANT_HEADER = {
     "name": "X-Tenant-ID",
     "in": "header",
     "required": False,
     "description": "Must agree with the token, if it is sent.",
-    "schema": _TENANT_ID,
+    "schema": TENANT_ID,
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -64,9 +89,16 @@ _IF_MATCH = {
 }
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
+def document(
+    operations: Iterable[Operation], described: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """
     Describe *operations* in OpenAPI 3.1.
+
+    Args:
+        operations: Ours.
+
+        described: Paths that others answer, as they are to be in the document.
     """
     listed = tuple(operations)
     models = {model for one in listed for model in (one.body, one.answer) if model is not None}
@@ -81,8 +113,9 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Warehouse", "version": "1", "description": "An example service."},
-        "paths": dict(paths),
+        "paths": {**paths, **described},
         "components": {
+            "headers": _HEADERS,
             "schemas": {**schemas.get("$defs", {}), "Problem": _PROBLEM},
             "securitySchemes": {
                 "user": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -102,7 +135,7 @@ def _operation(one: Operation, names: dict[Any, Any]) -> dict[str, Any]:
         "operationId": one.handler.__name__,
         "summary": " ".join(summary.split()).removesuffix("."),
         "parameters": list(_parameters(one)),
-        "responses": {str(one.status): _success(one, names), **_refusals(one)},
+        "responses": {str(one.status): _success(one, names), **refusals(one.all_problems())},
         "security": _security(one),
     }
     if description:
@@ -121,13 +154,13 @@ def _security(one: Operation) -> list[dict[str, list[str]]]:
 
 def _parameters(one: Operation) -> Iterator[dict[str, Any]]:
     if "{id" in one.path:
-        schema = {"type": "string", "format": "uuid"} if "{id:uuid}" in one.path else _TENANT_ID
+        schema = {"type": "string", "format": "uuid"} if "{id:uuid}" in one.path else TENANT_ID
         yield {"name": "id", "in": "path", "required": True, "schema": schema}
     if one.query is not None:
         for name, schema in one.query.model_json_schema()["properties"].items():
             yield {"name": name, "in": "query", "required": False, "schema": schema}
     if one.for_user:
-        yield _TENANT_HEADER
+        yield TENANT_HEADER
     if one.idempotent:
         yield _IDEMPOTENCY_KEY
     if one.conditional:
@@ -135,21 +168,45 @@ def _parameters(one: Operation) -> Iterator[dict[str, Any]]:
 
 
 def _success(one: Operation, names: dict[Any, Any]) -> dict[str, Any]:
-    return {
-        "description": inspect.getdoc(one.answer) or "Done.",
-        "content": {"application/json": {"schema": names[one.answer]}},
-    }
+    counted = one.for_user or "quota_exceeded" in one.problems
+    return success(inspect.getdoc(one.answer) or "Done.", names[one.answer], counted=counted)
 
 
-def _refusals(one: Operation) -> dict[str, Any]:
+def success(
+    description: str, schema: Mapping[str, Any], *, counted: bool = False
+) -> dict[str, Any]:
+    """
+    Describe an answer in JSON.
+
+    Args:
+        description: What it is.
+
+        schema: Of its body.
+
+        counted: Whether the request was charged to a quota.
+    """
+    content = {"application/json": {"schema": schema}}
+    told = {"headers": _headers(*_COUNTED)} if counted else {}
+    return {"description": description, "content": content, **told}
+
+
+def refusals(problems: Iterable[str]) -> dict[str, Any]:
+    """
+    Describe the refusals with these codes, by status.
+    """
     codes: dict[str, list[str]] = defaultdict(list)
-    for code in one.all_problems():
+    for code in problems:
         codes[str(PROBLEMS[code].status)].append(code)
     content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {
         status: {
             "description": " or ".join(f"`{code}`" for code in sorted(found)),
             "content": content,
+            **({"headers": _headers(*_LATER[status])} if status in _LATER else {}),
         }
         for status, found in sorted(codes.items())
     }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

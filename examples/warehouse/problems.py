@@ -16,7 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from twh_platform import Problem, request_id
-from twh_platform.errors import AdministratorError, BackendUnavailableError, CredentialsError
+from twh_platform.errors import (
+    AdministratorError,
+    BackendUnavailableError,
+    CredentialsError,
+    QuotaExceededError,
+)
+from twh_platform.quotas import QUOTA_PROBLEM_TYPES, quota_problem
 from twh_platform.tenancy import REFUSALS
 from twh_platform.tenancy.postgres import refusal_of, sqlstate_of
 
@@ -45,13 +51,23 @@ _OWN: Mapping[str, tuple[int, str]] = {
     "precondition_required": (428, "An If-Match header is required"),
 }
 
+# What `QuotaApp` answers to administrators, for the OpenAPI document.
+_ADMINISTERING: Mapping[str, tuple[int, str]] = {
+    "body_invalid": (400, "The body is no JSON object"),
+    "tenant_unknown": (404, "There is no such tenant"),
+    "override_changed": (412, "Somebody else has changed this: read it again"),
+    "media_type_unsupported": (415, "The body has to be application/json"),
+    "request_invalid": (422, "The request is not valid"),
+}
+
 # What the middleware refuses with, a handler refuses with in the same words.
 PROBLEMS: Mapping[str, Problem] = {
     **{
         code: Problem(status=status, code=code, title=title)
-        for code, (status, title) in _OWN.items()
+        for code, (status, title) in {**_OWN, **_ADMINISTERING}.items()
     },
     **REFUSALS,
+    **{code: quota_problem(code) for code in QUOTA_PROBLEM_TYPES},
 }
 
 
@@ -137,6 +153,12 @@ async def _gone(_request: Request, _error: Exception) -> Any:
     return Refusal("body_malformed").problem  # half a body, and nobody who reads this
 
 
+async def _full(_request: Request, error: Exception) -> Any:
+    assert isinstance(error, QuotaExceededError)  # noqa: S101 -- for the type checker
+    # No Retry-After: a capacity is given back by whoever makes room, not by time.
+    return quota_problem(error.code, violated=[one.rule.name for one in error.decision.violated])
+
+
 async def _stale(_request: Request, _error: Exception) -> Any:
     return Refusal("precondition_failed").problem
 
@@ -158,6 +180,7 @@ HANDLERS: dict[Any, Any] = {
     DBAPIError: _database,
     ClientDisconnect: _gone,
     StaleDataError: _stale,
+    QuotaExceededError: _full,
     PoolTimeoutError: _not_in_time,
     BackendUnavailableError: _not_in_time,
     CredentialsError: _credentials,

@@ -19,12 +19,12 @@ from .services import Services
 
 __all__ = ["EXPIRED", "MAIN", "SUSPENDED", "email", "seed"]
 
-MAIN = {"acme": Tier.GROWTH, "globex": Tier.FREE}
-"""The two tenants of the tour, and their tiers."""
+MAIN = {"acme": Tier.GROWTH, "globex": Tier.STARTUP}
+"""The two tenants of the tour, and their tiers: a day's work is more than FREE has room for."""
 
 _OTHERS = {
     "initech": Tier.DEVELOPER,
-    "umbrella": Tier.STARTUP,
+    "umbrella": Tier.FREE,
     "hooli": Tier.SCALE,
     "wonka": Tier.ENTERPRISE,
 }
@@ -55,7 +55,7 @@ async def seed(services: Services, *, password: str) -> None:
     for tenant, tier in MAIN.items():
         users = [_user(role, tenant, password) for role in Role]
         await provision(services, TenantRecord(id=tenant, tier=tier), users)
-        with bind_tenant(Tenant(id=tenant)):
+        with bind_tenant(Tenant(id=tenant, tier=tier)):
             await _stock(services)
     for tenant, tier in _OTHERS.items():
         record = TenantRecord(id=tenant, tier=tier)
@@ -77,6 +77,8 @@ def _user(role: Role, tenant: str, password: str) -> NewUser:
 
 async def _stock(services: Services) -> None:
     async with services.app.begin() as db:
+        costs = {"items": len(_ITEMS), "locations": len(_LOCATIONS)}
+        await services.quotas.capacity.take_all(db, costs)
         items = [
             Item(sku=sku, name=name, unit_price_minor=price, reorder_point=point)
             for sku, name, price, point in _ITEMS

@@ -32,6 +32,7 @@ from twh_platform.tenancy.postgres.sqlalchemy import (
 )
 
 from .auth import Tokens
+from .quotas import Quotas
 from .settings import Settings
 
 __all__ = ["Services"]
@@ -53,6 +54,8 @@ class Services:
 
         directory: Who the tenants are.
 
+        quotas: How much they may use.
+
         app: Sessions as `warehouse_app`, bound to the current tenant.
 
         login: Sessions as `warehouse_directory`, bound to the current tenant.
@@ -67,12 +70,16 @@ class Services:
 
         support_engine: What the last connect with.
 
-        pool: What the directory reads through.
+        pool: What the directory reads through; so do overrides, and usage is
+            written through it.
+
+        administrator_pool: Overrides are changed, and usage is read, through it.
     """
 
     settings: Settings
     tokens: Tokens
     directory: CachedTenantDirectory
+    quotas: Quotas
     app: async_sessionmaker[AsyncSession]
     login: async_sessionmaker[AsyncSession]
     administrator: async_sessionmaker[AsyncSession]
@@ -80,6 +87,7 @@ class Services:
     engines: tuple[AsyncEngine, ...]
     support_engine: AsyncEngine
     pool: AsyncConnectionPool[Any]
+    administrator_pool: AsyncConnectionPool[Any]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -92,10 +100,14 @@ class Services:
         administrator = bind_engine(_engine(settings.administrator_dsn, size=2))
         support = bind_administrator_engine(_engine(settings.support_dsn, size=2))
         pool = directory_pool(_plain(settings.directory_dsn))
+        administrators = directory_pool(
+            _plain(settings.administrator_dsn), min_size=0, max_size=2
+        )
         return cls(
             settings=settings,
             tokens=Tokens(settings),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
+            quotas=Quotas.of(settings, directory=pool, administrator=administrators),
             app=_sessions(app),
             login=_sessions(login),
             administrator=async_sessionmaker(administrator, expire_on_commit=False),
@@ -103,6 +115,7 @@ class Services:
             engines=(app, login, administrator),
             support_engine=support,
             pool=pool,
+            administrator_pool=administrators,
         )
 
     @asynccontextmanager
@@ -114,6 +127,8 @@ class Services:
             for engine in (*self.engines, self.support_engine):
                 stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(self.pool)
+            await stack.enter_async_context(self.administrator_pool)
+            await stack.enter_async_context(self.quotas.running())
             await stack.enter_async_context(
                 TenantChangeListener(_plain(self.settings.directory_dsn), self.directory)
             )

@@ -44,6 +44,15 @@ class Settings:
 
         max_body_bytes: The largest request body that is read.
 
+        redis_url: Where quotas are counted for all instances; without it, in
+            the memory of this process.
+
+        plan_file: The limits of each tier; without it, the example that comes
+            with the package.
+
+        trusted_proxies: The load balancers in front, whose `X-Forwarded-For`
+            is believed: addresses and networks.
+
         now: The clock.
     """
 
@@ -58,4 +67,7 @@ class Settings:
     token_seconds: float = 900.0
     database_seconds: float = 5.0
     max_body_bytes: int = 64 * 1024
+    redis_url: str | None = field(default=None, repr=False)
+    plan_file: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
     now: Callable[[], datetime] = _utc_now

@@ -26,6 +26,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from twh_platform.quotas import QUOTA_PROBLEM_TYPES, announce_capacity_notices
+from twh_platform.quotas.postgres import CapacityTaken
 from twh_platform.tenancy import finish_within
 
 from .auth import Caller, Role
@@ -64,6 +66,7 @@ class Call:
     request: Request
     services: Services
     _db: AsyncSession | None = None
+    _taken: list[CapacityTaken] = field(default_factory=list)
     _caller: Caller | None = None
     _administrator: str | None = None
 
@@ -96,6 +99,18 @@ class Call:
         The result of work on the database, if it comes in `database_seconds`.
         """
         return await finish_within(self.services.settings.database_seconds, work)
+
+    async def take(self, rule: str) -> None:
+        """
+        Take one unit of a capacity of the tenant, in this transaction.
+
+        Before what it is for is written: then nothing is written in vain, and
+        whatever undoes that undoes this.
+
+        Raises:
+            QuotaExceededError: If there is none left.
+        """
+        self._taken.append(await self.services.quotas.capacity.take(self.db, rule))
 
     async def find(self, kind: type[R], *, lock: bool = False) -> R:
         """
@@ -202,7 +217,7 @@ class Operation:
         if self.access != "public":
             codes |= {"credentials_invalid", "backend_unavailable"}
         if self.for_user:
-            codes |= {"tenant_refused", "role_insufficient"}
+            codes |= {"tenant_refused", "role_insufficient", *QUOTA_PROBLEM_TYPES}
         if "{id" in self.path:
             codes.add("not_found")
         if self.body is not None:
@@ -228,7 +243,7 @@ class Operation:
         caller: Caller | None = None
         administrator: str | None = None
         if self.access == "administrator":
-            administrator = await services.tokens.administrator_of(request)
+            administrator = await services.tokens.administrator_of(request.scope)
         elif isinstance(self.access, Role):
             caller = Caller.of(request)
             caller.ensure(self.access)
@@ -258,13 +273,19 @@ class Operation:
     async def _answer(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
         sessions = call.services.app if self.for_user else call.services.administrator
         async with sessions.begin() as db:
-            run = partial(self._run, replace(call, _db=db), given)
-            key = key_of(call.request) if self.idempotent else None
-            if key is None:
-                return await run()
-            body = given["body"].model_dump_json() if given else ""
-            asked = f"{self.method} {call.request.url.path}\n{body}"
-            return await answer_once(db, call.caller.id, key, asked, run)
+            rendered = await self._answer_in(replace(call, _db=db), given)
+        for taken in call._taken:  # noqa: SLF001 -- shared with the copy
+            announce_capacity_notices(taken)
+        return rendered
+
+    async def _answer_in(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
+        run = partial(self._run, call, given)
+        key = key_of(call.request) if self.idempotent else None
+        if key is None:
+            return await run()
+        body = given["body"].model_dump_json() if given else ""
+        asked = f"{self.method} {call.request.url.path}\n{body}"
+        return await answer_once(call.db, call.caller.id, key, asked, run)
 
     async def _run(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
         answer = await self.handler(call, **given)

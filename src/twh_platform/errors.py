@@ -13,6 +13,8 @@ Every error that `twh_platform` raises on purpose.
     │   ├── TenantSuspendedError    the tenant exists but may not be served now
     │   ├── AdministratorError      work across tenants that nobody has stated a reason for
     │   └── NoCurrentTenantError    code needs a tenant and none is bound
+    ├── QuotaExceededError          a rule has not enough left; later there may be
+    │   └── QuotaCostError          one request asks for more than the rule ever admits
     └── BackendUnavailableError     a remote part did not answer; trying again may help
 
 Each class has a `code`: a stable string for logs, metrics and problem
@@ -32,6 +34,8 @@ __all__ = [
     "MissingExtraError",
     "NoCurrentTenantError",
     "PlatformError",
+    "QuotaCostError",
+    "QuotaExceededError",
     "TenantError",
     "TenantMismatchError",
     "TenantSuspendedError",
@@ -163,6 +167,39 @@ class NoCurrentTenantError(TenantError):
     """
 
     code = "no_current_tenant"
+
+
+class QuotaExceededError(PlatformError):
+    """
+    A rule has not enough left for what was asked.
+
+    Args:
+        message: Which rules, for the operator.
+
+        decision: What was decided.
+
+        code: A stable code that is narrower than the class's own.
+
+    Attributes:
+        decision: The `twh_platform.quotas.Decision`, or what a database took;
+            None where there is none.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(
+        self, message: str = "", *, decision: Any = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.decision = decision
+
+
+class QuotaCostError(QuotaExceededError):
+    """
+    One request asks for more than the rule admits at its fullest: trying again is no use.
+    """
+
+    code = "quota_cost_too_large"
 
 
 class BackendUnavailableError(PlatformError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ._rows import Row, as_json
 
-_CAPABILITIES = ("tenancy",)
+_CAPABILITIES = ("tenancy", "quotas")
 
 
 def main() -> None:
@@ -45,6 +45,10 @@ def _rows_of(capability: str) -> Callable[..., list[Row]]:
         from .tenancy import rows
 
         return rows
+    if capability == "quotas":
+        from .quotas import rows as quota_rows
+
+        return quota_rows
     raise SystemExit(f"there is a benchmark of {', '.join(_CAPABILITIES)}, none of {capability}")
 
 

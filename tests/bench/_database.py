@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -159,12 +159,28 @@ def conditions(database: Database) -> list[str]:
     server = database.server
     kind = "Unix socket" if server.managed else "TCP"
     return [
-        f"{os.cpu_count()} CPUs, {_cpu_model()}, load {os.getloadavg()[0]:.1f}",
-        f"Python {platform.python_version()}, {platform.system()} {platform.release()}",
+        *machine(),
         "PostgreSQL {}.{}".format(*server.version)
         + f" ({server.source}), {kind}, jit and fsync off",
-        ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        versions(_PACKAGES),
     ]
+
+
+def machine() -> list[str]:
+    """
+    What every figure depends on, in lines.
+    """
+    return [
+        f"{os.cpu_count()} CPUs, {_cpu_model()}, load {os.getloadavg()[0]:.1f}",
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()}",
+    ]
+
+
+def versions(names: Iterable[str]) -> str:
+    """
+    Which of these packages are installed, in one line.
+    """
+    return ", ".join(f"{name} {_version(name)}" for name in names)
 
 
 _PACKAGES = ("psycopg", "psycopg-binary", "psycopg-pool", "asyncpg", "SQLAlchemy", "starlette")

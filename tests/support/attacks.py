@@ -2,21 +2,23 @@
 The record of the attacks: what the attacker gets where nothing defends, and from ours.
 
 Each test in `tests/attacks` makes a row or more with the fixture `twh_attack`.
-At the end they are printed as a table for each server; ``--attacks-json FILE``
-writes them as JSON too, one object per row::
+At the end they are printed as a table for each capability and server;
+``--attacks-json FILE`` writes them as JSON too, one object per row::
 
-    number    the attack, as docs/explanation/attacks.md counts them
-    title     what the attacker does
-    kind      attack, fact or residual
-    form      which of several ways; empty if there is one
-    server    such as "PostgreSQL 15.18"; empty where none is needed
-    control   what the attacker got in the planted, unprotected case; null if none is due
-    ours      what the attacker got from ours
-    ok        whether the row is as it has to be
+    capability  what is attacked: the folder of the test
+    number      the attack, as the capability's page in docs/explanation counts them
+    title       what the attacker does
+    kind        attack, fact or residual
+    form        which of several ways; empty if there is one
+    server      such as "PostgreSQL 15.18"; empty where none is needed
+    control     what the attacker got in the planted, unprotected case; null if none is due
+    ours        what the attacker got from ours
+    ok          whether the row is as it has to be
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Generator, Sized
 from dataclasses import asdict, dataclass
@@ -36,14 +38,16 @@ class Attack:
     One row: an attack tried on a planted case and on ours.
 
     Args:
-        number: The number in docs/explanation/attacks.md.
+        capability: What is attacked; each counts its attacks from 1.
+
+        number: The number in the capability's page of docs/explanation.
 
         title: What the attacker does, as in that table.
 
         kind:
             An ``attack`` succeeds on a planted case and gets nothing from
-            ours.  A ``fact`` is refused by PostgreSQL or Python itself; a
-            control is welcome and not due.  A ``residual`` is not defended
+            ours.  A ``fact`` is refused by what we build on, such as PostgreSQL;
+            a control is welcome and not due.  A ``residual`` is not defended
             against; the row shows what it gives away.
 
         form: Which of several ways to do it.
@@ -51,6 +55,7 @@ class Attack:
         server: Where it was tried.
     """
 
+    capability: str
     number: int
     title: str
     kind: Kind = "attack"
@@ -107,7 +112,7 @@ class Attacks(Protocol):
 
     def __call__(self, *, number: int, title: str, kind: Kind = "attack", form: str = "") -> Attack:
         """
-        Take what `Attack` takes, without the server.
+        Take what `Attack` takes, without the capability and the server.
         """
         ...
 
@@ -131,11 +136,19 @@ def twh_attack(request: pytest.FixtureRequest) -> Attacks:
     """
     asked = "server" in request.fixturenames
     version = request.getfixturevalue("server_version") if asked else ""
+    capability = request.path.parent.name
     rows = request.node.stash.setdefault(_ITEM, [])
     session = request.config.stash.setdefault(_SESSION, [])
 
     def make(*, number: int, title: str, kind: Kind = "attack", form: str = "") -> Attack:
-        row = Attack(number=number, title=title, kind=kind, form=form, server=version)
+        row = Attack(
+            capability=capability,
+            number=number,
+            title=title,
+            kind=kind,
+            form=form,
+            server=version,
+        )
         rows.append(row)
         session.append(row)
         return row
@@ -158,20 +171,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """
-    Print the table, and write it where it was asked for.
+    Print the tables, and write them where it was asked for.
     """
     config = terminalreporter.config
-    rows = sorted(config.stash.get(_SESSION, []), key=lambda row: (row.server, row.number))
-    for server in dict.fromkeys(row.server for row in rows):
-        terminalreporter.section(f"attacks, {server or 'without a server'}")
+    rows = sorted(config.stash.get(_SESSION, []), key=lambda row: (*_table(row), row.number))
+    for (capability, server), of_table in itertools.groupby(rows, key=_table):
+        title = f"attacks on {capability}, {server or 'without a server'}"
+        terminalreporter.section(title)
         terminalreporter.line(f" no  class     {'the attacker':<74} control  ours")
-        for row in rows:
-            if row.server == server:
-                terminalreporter.line(_line(row))
-    if rows:
-        terminalreporter.line(_verdict(rows))
+        for row in of_table:
+            terminalreporter.line(_line(row))
+    for capability, of_capability in itertools.groupby(rows, key=lambda row: row.capability):
+        terminalreporter.line(f"{capability}: {_verdict(list(of_capability))}")
     if path := config.getoption("--attacks-json"):
         Path(path).write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+
+
+def _table(row: Attack) -> tuple[str, str]:
+    return row.capability, row.server
 
 
 def _line(row: Attack) -> str:

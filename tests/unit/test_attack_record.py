@@ -43,7 +43,25 @@ def test_proof_is_written(pytester):
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*1 attacks, 1 with a control;*0 at fault"])
     assert (row["number"], row["form"], row["control"], row["ours"]) == (7, "f", 3, 0)
-    assert row["ok"] is True
+    assert (row["ok"], row["capability"]) == (True, pytester.path.name)
+
+
+def test_each_capability_has_a_table(pytester):
+    """The folder of a test says what it attacks; each is counted for itself."""
+    written = [pytester.path / one / f"test_{one}.py" for one in ("quotas", "tenancy")]
+    for path in written:
+        path.parent.mkdir()
+        path.write_text(
+            "def test_01_it(twh_attack):\n"
+            "    row = twh_attack(number=1, title='does it')\n"
+            "    row.control(1)\n"
+            "    row.ours(0)\n"
+        )
+    result = pytester.runpytest_inprocess(*PLUGINS, *written)
+
+    result.stdout.fnmatch_lines(
+        ["*attacks on quotas,*", "*attacks on tenancy,*", "quotas: 1 attacks*", "tenancy: 1 *"]
+    )
 
 
 def written(pytester: pytest.Pytester, body: str):

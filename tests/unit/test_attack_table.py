@@ -1,5 +1,5 @@
 """
-The table of attacks in the documents and the tests of attacks say the same.
+The tables of attacks in the documents and the tests of attacks say the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 KINDS = ("attack", "fact", "residual")
-ITEMS = range(1, 55)
+# For each capability, which is a folder in tests/attacks: its page, and how many are known.
+PAGES = {"quotas": ("quota-attacks.md", 32), "tenancy": ("attacks.md", 54)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +27,23 @@ class Row:
     test: str
 
 
+@pytest.fixture(scope="module", params=PAGES)
+def capability(request: pytest.FixtureRequest) -> str:
+    """What is attacked."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def table(project_root: Path) -> list[tuple[Row, str]]:
-    """The rows of the table, each with what it says stops the attack."""
-    page = project_root / "docs" / "explanation" / "attacks.md"
+def table(project_root: Path, capability: str) -> list[tuple[Row, str]]:
+    """The rows of its table, each with what it says stops the attack."""
+    page = project_root / "docs" / "explanation" / PAGES[capability][0]
     return list(rows_of(page.read_text()))
 
 
 @pytest.fixture(scope="module")
-def tested(project_root: Path) -> list[Row]:
-    """What the tests say of themselves."""
-    folder = project_root / "tests" / "attacks"
+def tested(project_root: Path, capability: str) -> list[Row]:
+    """What its tests say of themselves."""
+    folder = project_root / "tests" / "attacks" / capability
     return [
         row for path in sorted(folder.rglob("test_*.py")) for row in attacks_in(path.read_text())
     ]
@@ -75,11 +82,11 @@ def _row(test: str, call: ast.AST) -> Row:
     return Row(test=test, **said)
 
 
-def test_every_item_has_a_row(table):
+def test_every_item_has_a_row(table, capability):
     """All the attacks that are known stand in the table, in order."""
     numbers = [row.number for row, _ in table]
 
-    assert set(numbers) == set(ITEMS)
+    assert set(numbers) == set(range(1, PAGES[capability][1] + 1))
     assert numbers == sorted(numbers)
 
 
@@ -98,6 +105,13 @@ def test_only_a_residual_may_lack_a_test(table):
 def test_every_row_says_what_stops_it(table):
     """The kind is one of three, and there is a defence or advice."""
     assert [row for row, by in table if row.kind not in KINDS or not by] == []
+
+
+def test_every_attack_is_of_a_capability(project_root):
+    """No test of an attack lies where no table is asked for it."""
+    folder = project_root / "tests" / "attacks"
+
+    assert {path.parent for path in folder.rglob("test_*.py")} == {folder / one for one in PAGES}
 
 
 def test_every_attack_test_has_a_number(project_root):

@@ -28,7 +28,22 @@ EXTRAS = set(importlib.metadata.metadata("twh-platform").get_all("Provides-Extra
 
 LEAVES = {"errors", "_asgi", "_signals", "_extras"}
 CONTEXT = {"tenancy._context", "tenancy._tenant", "tenancy._carry"}
-SEAMS = ("_directory", "_envelopes", "_lease", "_store", "_service", "_sink")
+SEAMS = (
+    "_decision",
+    "_directory",
+    "_envelopes",
+    "_fallback",
+    "_headers",
+    "_lease",
+    "_leasing",
+    "_limiter",
+    "_notices",
+    "_overrides",
+    "_service",
+    "_sink",
+    "_store",
+    "_usage",
+)
 TOP = {"platform", "config", "console", "cli", "testing"}
 LAYERS = ["leaf", "context", "middle", "seam", "middleware", "technology", "top"]
 
@@ -104,7 +119,7 @@ def layer(module: str) -> str:
         return "top"
     if module in CONTEXT:
         return "context"
-    if "_middleware" in parts or len(parts) == 1:
+    if "_middleware" in parts or parts[-1].startswith("_api") or len(parts) == 1:
         return "middleware"
     if len(parts) > 2 or not parts[1].startswith("_"):
         return "technology"

@@ -69,6 +69,7 @@ async def create_item(call: Call, body: NewItem) -> ItemView:
     """
     Add an item; its `sku` is unique.
     """
+    await call.take("items")
     item = Item(**body.model_dump())
     call.db.add(item)
     await call.db.flush()

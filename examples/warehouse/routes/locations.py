@@ -58,6 +58,7 @@ async def create_location(call: Call, body: NewLocation) -> LocationView:
     """
     Add a location; its `code` is unique.
     """
+    await call.take("locations")
     location = Location(**body.model_dump())
     call.db.add(location)
     await call.db.flush()

@@ -45,7 +45,15 @@ class TokenView(View):
 
 
 @operation(
-    "POST", "/auth/login", access="public", problems=("credentials_invalid", "backend_unavailable")
+    "POST",
+    "/auth/login",
+    access="public",
+    problems=(
+        "credentials_invalid",
+        "backend_unavailable",
+        "quota_exceeded",  # of the client's address: so many tries and no more
+        "quota_store_unavailable",
+    ),
 )
 async def login(call: Call, body: Credentials) -> TokenView:
     """

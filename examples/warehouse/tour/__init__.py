@@ -23,10 +23,18 @@ from ..seed import EXPIRED, MAIN, SUSPENDED
 from ..settings import Settings
 from .administrator import administrator
 from .isolation import isolation
+from .quotas import quotas
 from .step import Step
 from .work import work
 
 __all__ = ["Tour", "tours"]
+
+
+# Of documentation (RFC 5737) and of benchmarks (RFC 2544): nobody's.
+_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113")
+
+# The months that are billed: this one and the last.
+_SPAN = timedelta(days=40)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,7 @@ class Tour:
 
 def tours(settings: Settings, password: str) -> list[Tour]:
     """
-    The whole demo: the administrator's tour, then one as each of the two main tenants.
+    The whole demo: the administrator, the quotas, then each of the two main tenants.
 
     Args:
         settings: What the running app was given; its secret makes the tokens
@@ -54,10 +62,15 @@ def tours(settings: Settings, password: str) -> list[Tour]:
         "password": password,
         "administrator_email": settings.administrator_email,
         "administrator": Tokens(settings).for_administrator(),
+        "first_day": f"{settings.now() - _SPAN:%Y-%m-%d}",
+        "last_day": f"{settings.now() + _SPAN:%Y-%m-%d}",
         **_odd_tokens(settings),
     }
     first, second = MAIN
-    planned: list[tuple[str, list[Step], dict[str, str]]] = [("administrator", administrator(), {})]
+    planned: list[tuple[str, list[Step], dict[str, str]]] = [
+        ("administrator", administrator(), {}),
+        ("quotas", quotas(), {}),
+    ]
     for tenant, other in ((first, second), (second, first)):
         names = {"tenant_id": tenant, "other_id": other, **_tokens_of(settings, tenant, other)}
         planned.append((tenant, [*work(tenant, other), *isolation()], names))
@@ -65,9 +78,15 @@ def tours(settings: Settings, password: str) -> list[Tour]:
         Tour(
             name=name,
             steps=steps,
-            variables={**common, **names, "run": secrets.token_hex(4), "nothing": str(new_id())},
+            variables={
+                **common,
+                **names,
+                "run": secrets.token_hex(4),
+                "nothing": str(new_id()),
+                "network": network,
+            },
         )
-        for name, steps, names in planned
+        for (name, steps, names), network in zip(planned, _NETWORKS, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ What the administrator does, and what anybody may ask.
 from __future__ import annotations
 
 from ..seed import EXPIRED, MAIN, SUSPENDED
-from .step import ANY, Contains, Step, log_in, problem
+from .step import ANY, Contains, Step, client, log_in, problem
 
 __all__ = ["administrator"]
 
@@ -19,10 +19,10 @@ def administrator() -> list[Step]:
     sandbox = {"id": "box-{run}", "tier": "FREE", "user": user}
     tenants = [
         {"id": "acme", "tier": "GROWTH"},
-        {"id": "globex", "tier": "FREE"},
+        {"id": "globex", "tier": "STARTUP"},
         {"id": "hooli", "tier": "SCALE"},
         {"id": "initech", "tier": "DEVELOPER"},
-        {"id": "umbrella", "tier": "STARTUP"},
+        {"id": "umbrella", "tier": "FREE"},
         {"id": "wonka", "tier": "ENTERPRISE"},
         {"id": SUSPENDED, "status": "suspended"},
         {"id": EXPIRED, "kind": "sandbox"},
@@ -42,6 +42,7 @@ def administrator() -> list[Step]:
             200,
             {"access_token": ANY},
             bearer="",
+            headers=(client(1),),
             body={"email": "{administrator_email}", "password": "{password}"},
             keep=("administrator", "access_token"),
             shown=True,
@@ -73,7 +74,7 @@ def administrator() -> list[Step]:
             bearer="administrator",
             body=sandbox,
         ),
-        log_in("log in to the sandbox", "box-{run}", "first@example.com", "sandboxed"),
+        log_in("log in to the sandbox", "box-{run}", "first@example.com", "sandboxed", at=2),
         Step(
             "it is empty", "GET /items", 200, {"data": [], "next_cursor": None}, bearer="sandboxed"
         ),
@@ -121,7 +122,7 @@ def administrator() -> list[Step]:
             403,
             problem("tenant_refused"),
             bearer="sandboxed",
-            patient=True,
+            within=10,
         ),
         Step(
             "a tenant that nobody has",

@@ -5,6 +5,7 @@ Drives the tour over HTTP and compares every answer.
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +14,11 @@ from typing import Any
 import httpx
 
 from . import Tour
-from .step import ANY, Contains, Lacks, Step
+from .step import ANY, Contains, Lacks, Matches, Step
 
 __all__ = ["Fault", "drive", "mismatch"]
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
-_PATIENCE_SECONDS = 10.0
 
 
 class Fault(Exception):  # noqa: N818 -- ours is a report, not an error
@@ -55,7 +55,9 @@ async def drive(
             for step in tour.steps:
                 done += 1
                 try:
-                    await _take(client, step, variables)
+                    for number in range(1, step.times + 1):
+                        variables["n"] = str(number)
+                        await _take(client, step, variables)
                 except (Fault, httpx.HTTPError) as fault:
                     failed += 1
                     say(f"FAILED  {tour.name:8}  {step.title}: {fault!s:.600}")
@@ -67,7 +69,7 @@ async def drive(
 
 async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + (_PATIENCE_SECONDS if step.patient else 0)
+    deadline = loop.time() + step.within
     while True:
         answer = await _send(client, step, variables)
         try:
@@ -107,20 +109,32 @@ async def _send(
 def _compare(step: Step, answer: httpx.Response, variables: Mapping[str, str]) -> None:
     if answer.status_code != step.status:
         raise Fault(f"{answer.status_code} instead of {step.status}: {answer.text}")
-    try:
-        body = answer.json()
-    except ValueError:
-        raise Fault(f"no JSON: {answer.text}") from None
-    wrong = mismatch(body, _fill(step.expect, variables))
+    usual = "application/problem+json" if answer.is_error else "application/json"
+    if _kind(answer) != (step.kind or usual):
+        raise Fault(f"content-type is {answer.headers.get('content-type')!r}")
+    wrong = mismatch(_body(answer), _fill(step.expect, variables))
     if wrong:
         raise Fault(f"{wrong} in {answer.text}")
     for name, value in step.expect_headers.items():
-        wanted = _fill(value, variables)
-        if answer.headers.get(name) != wanted:
-            raise Fault(f"{name} is {answer.headers.get(name)!r} instead of {wanted!r}")
-    kind = "application/problem+json" if answer.is_error else "application/json"
-    if answer.headers.get("content-type") != kind:
-        raise Fault(f"content-type is {answer.headers.get('content-type')!r}")
+        wrong = mismatch(answer.headers.get(name), _fill(value, variables), name)
+        if wrong:
+            raise Fault(wrong)
+
+
+def _kind(answer: httpx.Response) -> str:
+    kind: str = answer.headers.get("content-type", "")
+    return kind.partition(";")[0]
+
+
+def _body(answer: httpx.Response) -> Any:
+    if _kind(answer) == "text/csv":
+        return list(csv.DictReader(answer.text.splitlines()))
+    try:
+        if _kind(answer) == "application/x-ndjson":
+            return [json.loads(line) for line in answer.text.splitlines()]
+        return answer.json()
+    except ValueError:
+        raise Fault(f"no JSON: {answer.text}") from None
 
 
 def mismatch(found: Any, expected: Any, place: str = "body") -> str:
@@ -131,6 +145,9 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
         return f"{place} is null" if found is None else ""
     if isinstance(expected, Contains | Lacks):
         return _mismatch_in_list(found, expected, place)
+    if isinstance(expected, Matches):
+        like = isinstance(found, str) and re.fullmatch(expected.pattern, found)
+        return "" if like else f"{place} is {found!r}, not like {expected.pattern!r}"
     if isinstance(expected, dict) and isinstance(found, dict):
         faults = (
             mismatch(found[key], value, f"{place}.{key}")

@@ -342,6 +342,9 @@ def _pointing_across() -> list[Step]:
     ]
 
 
+_SPAN = "from={first_day}&to={last_day}"
+
+
 def _posing() -> list[Step]:
     """
     Claim to be somebody else.
@@ -377,4 +380,7 @@ def _posing() -> list[Step]:
         ask("a token with their tenant put in", "tampered", 401, invalid),
         ask("the administrator's token", "administrator", 401, invalid),
         ask("a user's token at the administrator's routes", "token", 401, invalid, path="/tenants"),
+        ask("at their quotas", "token", 401, invalid, path="/admin/quotas/{other_id}"),
+        ask("at what all have used", "token", 401, invalid, path=f"/admin/usage?{_SPAN}"),
+        ask("our token and our quotas", "token", 200, {"tenant": "{tenant_id}"}, path="/quotas"),
     ]

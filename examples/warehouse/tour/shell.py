@@ -23,24 +23,26 @@ for part in sys.argv[1].split("."):
 print(value)' "$1"; }"""
 
 
-def shell_lines(url: str, steps: Iterable[Step], variables: Mapping[str, str]) -> list[str]:
+def shell_lines(
+    url: str, tours: Iterable[tuple[Iterable[Step], Mapping[str, str]]]
+) -> list[str]:
     """
     The steps that are to be shown, and those that they need, for bash with curl and python3.
 
     Args:
         url: Where the warehouse is.
 
-        steps: The steps.
-
-        variables: What the steps may read before any of them has kept it.
+        tours: For each tour its steps, and what they may read before any of
+            them, or of an earlier tour, has kept it.
     """
-    chosen = _with_what_they_need(list(steps))
-    kept = {step.keep[0] for step in chosen if step.keep}
-    read = set().union(*map(_variables, chosen)) - kept
-    lines = [_PICK, f"URL={url}"]
-    lines += [f"{name.upper()}={shlex.quote(variables[name])}" for name in sorted(read)]
-    for step in chosen:
-        lines += ["", f"# {step.title} ({step.status})", _command(step)]
+    lines, kept = [_PICK, f"URL={url}"], set[str]()
+    for steps, variables in tours:
+        chosen = _with_what_they_need(list(steps))
+        kept |= {step.keep[0] for step in chosen if step.keep}
+        read = set().union(*map(_variables, chosen)) - kept
+        lines += ["", *(f"{name.upper()}={shlex.quote(variables[name])}" for name in sorted(read))]
+        for step in chosen:
+            lines += ["", f"# {step.title} ({_promise(step)})", _command(step)]
     return lines
 
 
@@ -56,10 +58,19 @@ def _with_what_they_need(steps: list[Step]) -> list[Step]:
 
 def _variables(step: Step) -> set[str]:
     text = json.dumps([step.request, step.headers, step.body])
-    return {*_VARIABLE.findall(text), *filter(None, [step.bearer])}
+    return {*_VARIABLE.findall(text), *filter(None, [step.bearer])} - {"n"}
+
+
+def _promise(step: Step) -> str:
+    return str(step.status) if step.times == 1 else f"{step.status}, {step.times} times"
 
 
 def _command(step: Step) -> str:
+    command = _line(step)
+    return command if step.times == 1 else f"for N in {{1..{step.times}}}; do {command}; done"
+
+
+def _line(step: Step) -> str:
     parts = ["curl -s"]
     if step.method != ("GET" if step.body is None else "POST"):
         parts.append(f"-X {step.method}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ANY", "Contains", "Lacks", "Step", "log_in", "problem"]
+__all__ = ["ANY", "Contains", "Lacks", "Matches", "Step", "client", "log_in", "problem"]
 
 
 class _Any:
@@ -39,6 +39,15 @@ class Lacks:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """
+    Matches a text of which all is like a regular expression.
+    """
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """
     One request, and the answer that is right.
@@ -59,7 +68,8 @@ class Step:
 
         body: What is sent as JSON; a string is sent as it is.
 
-        expect_headers: Headers that the answer must have.
+        expect_headers: Headers that the answer must have; None for one that it
+            must not.
 
         keep: A variable, and where its value is in the body: `data.0.id`.
 
@@ -67,7 +77,12 @@ class Step:
             sent again with the id of nothing in its place, and the answer must
             be the same.
 
-        patient: Ask again for a few seconds while the answer is another one.
+        kind: The content type, if it is not the usual one for JSON.  Of CSV and
+            NDJSON the body is the list of its lines.
+
+        times: How often it is sent; `{n}` counts from 1.
+
+        within: Ask again for so many seconds while the answer is another one.
 
         shown: Whether it stands in the tour that is printed.
     """
@@ -79,10 +94,12 @@ class Step:
     bearer: str = field(default="token", kw_only=True)
     headers: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     body: Any = field(default=None, kw_only=True)
-    expect_headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    expect_headers: Mapping[str, str | Matches | None] = field(default_factory=dict, kw_only=True)
     keep: tuple[str, str] | None = field(default=None, kw_only=True)
     twin: str = field(default="", kw_only=True)
-    patient: bool = field(default=False, kw_only=True)
+    kind: str = field(default="", kw_only=True)
+    times: int = field(default=1, kw_only=True)
+    within: float = field(default=0.0, kw_only=True)
     shown: bool = field(default=False, kw_only=True)
 
     @property
@@ -107,9 +124,21 @@ def problem(code: str, **members: Any) -> dict[str, Any]:
     return {"code": code, "title": ANY, "request_id": ANY, **members}
 
 
-def log_in(title: str, tenant: str, address: str, keep: str, **more: Any) -> Step:
+def client(number: int) -> tuple[str, str]:
     """
-    Exchange the password for a token, kept in the variable *keep*.
+    The header by which the proxy in front says whose request it is.
+
+    Only so many logins a minute are taken from one address, so that nobody
+    tries passwords.  The users of a tour sit at as many places.
+    """
+    return ("X-Forwarded-For", f"{{network}}.{number}")
+
+
+def log_in(
+    title: str, tenant: str, address: str, keep: str, *, at: int, **more: Any
+) -> Step:
+    """
+    Exchange the password for a token, kept in the variable *keep*; *at* is the place.
     """
     return Step(
         title,
@@ -117,6 +146,7 @@ def log_in(title: str, tenant: str, address: str, keep: str, **more: Any) -> Ste
         200,
         {"access_token": ANY, "token_type": "Bearer", "expires_in": 900},
         bearer="",
+        headers=(client(at),),
         body={"tenant": tenant, "email": address, "password": "{password}"},
         keep=(keep, "access_token"),
         **more,

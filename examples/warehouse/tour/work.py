@@ -5,7 +5,7 @@ A day's work as one tenant: logins, items, stock, orders, transfers, returns, pa
 from __future__ import annotations
 
 from ..seed import EXPIRED, SUSPENDED, email
-from .step import ANY, Contains, Lacks, Step, log_in, problem
+from .step import ANY, Contains, Lacks, Step, client, log_in, problem
 
 __all__ = ["work"]
 
@@ -17,38 +17,34 @@ def work(tenant: str, other: str) -> list[Step]:
     return [*_logins(tenant, other), *_items(), *_stock(), *_orders(), *_moves(), *_pages()]
 
 
-def _no_login(title: str, tenant: str, address: str, said: str = "{password}") -> Step:
+def _no_login(
+    title: str, tenant: str, address: str, said: str = "{password}", *, at: int
+) -> Step:
     return Step(
         title,
         "POST /auth/login",
         401,
         problem("credentials_invalid", status=401),
         bearer="",
+        headers=(client(at),),
         body={"tenant": tenant, "email": address, "password": said},
     )
 
 
 def _logins(tenant: str, other: str) -> list[Step]:
+    admin = email("admin", tenant)
     return [
-        log_in(
-            "log in as an admin of the tenant",
-            tenant,
-            email("admin", tenant),
-            "token",
-            shown=True,
-        ),
-        log_in("log in as a clerk", tenant, email("clerk", tenant), "clerk"),
-        log_in("log in as a viewer", tenant, email("viewer", tenant), "viewer"),
-        log_in(f"log in at {other}", other, email("admin", other), "other", shown=True),
-        _no_login("a wrong password", tenant, email("admin", tenant), "not the password"),
-        _no_login("an unknown user", tenant, email("nobody", tenant)),
-        _no_login(f"a user of {tenant} at {other}", other, email("admin", tenant)),
-        _no_login("an unknown tenant", "nowhere", email("admin", "nowhere")),
-        _no_login("a suspended tenant", SUSPENDED, email("admin", SUSPENDED)),
-        _no_login("an expired sandbox", EXPIRED, email("admin", EXPIRED)),
-        _no_login(
-            "a tenant id that is SQL", "x'; SET twh.tenant_id = 'acme", email("admin", tenant)
-        ),
+        log_in("log in as an admin of the tenant", tenant, admin, "token", at=1, shown=True),
+        log_in("log in as a clerk", tenant, email("clerk", tenant), "clerk", at=2),
+        log_in("log in as a viewer", tenant, email("viewer", tenant), "viewer", at=3),
+        log_in(f"log in at {other}", other, email("admin", other), "other", at=4, shown=True),
+        _no_login("a wrong password", tenant, admin, "not the password", at=5),
+        _no_login("an unknown user", tenant, email("nobody", tenant), at=6),
+        _no_login(f"a user of {tenant} at {other}", other, admin, at=7),
+        _no_login("an unknown tenant", "nowhere", email("admin", "nowhere"), at=8),
+        _no_login("a suspended tenant", SUSPENDED, email("admin", SUSPENDED), at=9),
+        _no_login("an expired sandbox", EXPIRED, email("admin", EXPIRED), at=10),
+        _no_login("a tenant id that is SQL", "x'; SET twh.tenant_id = 'acme", admin, at=11),
     ]
 
 

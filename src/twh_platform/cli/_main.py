@@ -19,6 +19,7 @@ from ._command import CANNOT, Command
 __all__ = ["main"]
 
 _GROUPS = {
+    "quotas": "how much tenants may use",
     "tenancy": "isolation of tenants in PostgreSQL",
     "seal": "keys of a database that believes sealed tenants only",
 }

@@ -10,6 +10,9 @@ import pytest
 from examples.warehouse.database import BYPASSES, HIDES, migrate
 from examples.warehouse.schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, SUPPORT
 from tests.support.schemas import schema_text
+from twh_platform.quotas.postgres import capacity_sql
+from twh_platform.quotas.postgres.overrides import overrides_sql
+from twh_platform.quotas.postgres.usage import usage_sql
 from twh_platform.tenancy.postgres import TenantTable, install_sql, seal_sql, tenant_sql
 from twh_platform.tenancy.postgres.lint import lint
 
@@ -141,6 +144,19 @@ def test_our_own_seal_is_silent(lint_server):
         database.execute(f"ALTER ROLE lint_app IN DATABASE sealed SET {setting} = off")
 
     assert lint(database.dsn(user="lint_app")).at_least("warning") == ()
+
+
+def test_our_own_quotas_are_silent(lint_server):
+    """Tables of all tenants are no tenant's, as long as row security keeps others out."""
+    meter = lint_server.create_role("lint_meter")
+    quotas = capacity_sql(role="lint_app") + overrides_sql(role=meter) + usage_sql(role=meter)
+    database = declared(lint_server, "quotas", quotas)
+    before = lint(database.dsn(user="lint_app")).at_least("warning")
+    database.execute("ALTER TABLE twh.quota_usage DISABLE ROW LEVEL SECURITY")
+
+    after = lint(database.dsn(user="lint_app")).at_least("error")
+    assert before == ()
+    assert {one.rule.id for one in after} == {"TWH202", "TWH301"}
 
 
 def test_temporary_things_are_graver_where_there_is_a_seal(lint_server):

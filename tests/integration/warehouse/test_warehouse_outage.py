@@ -28,7 +28,7 @@ async def _fill(settings: Settings) -> None:
     services = Services.of(settings)
     async with services.running():
         user = NewUser(email="a@acme.example", name="A", password=PASSWORD)
-        await provision(services, TenantRecord(id="acme", tier="FREE"), [user])
+        await provision(services, TenantRecord(id="acme", tier="ENTERPRISE"), [user])
 
 
 @pytest.fixture(scope="module")

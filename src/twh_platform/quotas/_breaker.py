@@ -1,0 +1,111 @@
+"""
+A circuit breaker: when to ask a store that failed, and when to leave it alone.
+
+::
+
+    closed --- so many failures in a row ---> open
+    open --- its pause is over ---> half open: one probe, everybody else is kept away
+    half open --- the probe succeeds ---> closed
+              --- it fails ---> open, for twice as long
+
+Each pause is stretched at random, by up to its half, so that the instances of
+a service do not come back in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Breaker"]
+
+
+class Breaker:
+    """
+    Counts failures and says who may ask; the caller brings the time.
+
+    Args:
+        failures: So many in a row open it.
+
+        pause: Seconds until the first probe.
+
+        longest: Seconds between probes at the most, before chance is added.
+
+        chance: A random number from 0 to 1.
+
+    Attributes:
+        is_open: Whether callers are kept away.
+
+        row: Failures since the last success.
+
+        probes: How many probes there were.
+    """
+
+    def __init__(
+        self, *, failures: int, pause: float, longest: float, chance: Callable[[], float]
+    ) -> None:
+        self._failures = failures
+        self._shortest = pause
+        self._longest = longest
+        self._chance = chance
+        self._pause = pause
+        self._until = 0.0
+        self._probing = False
+        self.is_open = False
+        self.row = 0
+        self.probes = 0
+
+    def admits(self, now: float) -> bool:
+        """
+        Whether this caller may ask; while it is open, whoever may is the probe.
+        """
+        if not self.is_open:
+            return True
+        if self._probing or now < self._until:
+            return False
+        self._probing = True
+        self.probes += 1
+        return True
+
+    def succeeded(self, *, probe: bool) -> bool:
+        """
+        Take note of an answer.
+
+        Args:
+            probe: Whether the caller was admitted while it was open.  An answer
+                to a question from before proves nothing.
+
+        Returns:
+            Whether it closes by this.
+        """
+        if self.is_open and not probe:
+            return False
+        closes, self.is_open = self.is_open, False
+        self._probing = False
+        self.row = 0
+        self._pause = self._shortest
+        return closes
+
+    def failed(self, now: float, *, probe: bool) -> None:
+        """
+        Take note that no answer came.
+        """
+        self.row += 1
+        if self.is_open:
+            if probe:
+                self._probing = False
+                self._rest(now)
+        elif self.row >= self._failures:
+            self.is_open = True
+            self._rest(now)
+
+    def gave_up(self, now: float, *, probe: bool) -> None:
+        """
+        Take note that the caller went away before an answer could come.
+        """
+        if probe and self.is_open:
+            self._probing = False
+            self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        self._until = now + self._pause * (1 + self._chance() / 2)
+        self._pause = min(2 * self._pause, self._longest)

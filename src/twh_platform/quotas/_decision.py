@@ -1,0 +1,401 @@
+"""
+What was decided: whether it may, what is left of every rule, and the receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, Self
+
+from ..errors import (
+    BackendUnavailableError,
+    ConfigurationError,
+    QuotaCostError,
+    QuotaExceededError,
+)
+from ._arithmetic import NEVER, State, status
+from ._rules import LARGEST_LIMIT, Mode, Rule
+from ._store import SHADOW, Charge, Outcome, Settlement, Take
+
+__all__ = ["Cost", "Decision", "Part", "Receipt", "RuleStatus", "checked_cost"]
+
+Cost = int | Mapping[str, int]
+
+
+def checked_cost(cost: object) -> Cost:
+    """
+    Return *cost* if it is one: units of requests, or units for each unit.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``cost_invalid``, for
+            what is negative, no integer or too large.
+    """
+    amounts = list(cost.values()) if isinstance(cost, Mapping) else [cost]
+    for one in amounts:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= LARGEST_LIMIT:
+            message = f"cost={one!r} is no integer from 0 to {LARGEST_LIMIT}"
+            raise ConfigurationError(message, code="cost_invalid")
+    return cost  # type: ignore[return-value]
+
+
+class RuleStatus(NamedTuple):
+    """
+    One rule after a decision.
+
+    Attributes:
+        rule: The rule, with the tenant's own limits.
+
+        fits: Whether the cost fitted.
+
+        remaining: Units that are left.
+
+        renew_after: Seconds until there are more, if nobody takes any.
+
+        reset_after: Seconds until all are there again.
+
+        retry_after: Seconds until the same cost fits; 0.0 if it does now; None
+            if it never will.
+    """
+
+    rule: Rule
+    fits: bool
+    remaining: int
+    renew_after: float
+    reset_after: float
+    retry_after: float | None
+
+    @property
+    def refuses(self) -> bool:
+        """
+        Whether the request was refused for this rule.
+        """
+        return not self.fits and self.rule.mode is Mode.HARD
+
+
+class Part(NamedTuple):
+    """
+    The rules of one partition: what was asked for, and what came of it.
+
+    Attributes:
+        rules: The rules.
+
+        take: For each of them a charge.
+
+        outcome: What the store said.
+
+        time_zone: The tenant's; empty where there is none.
+
+        shared: Whether other processes count in the same store.
+    """
+
+    rules: tuple[Rule, ...]
+    take: Take
+    outcome: Outcome
+    time_zone: str
+    shared: bool = True
+
+    def statuses(self) -> list[RuleStatus]:
+        """
+        What is left of each rule.
+        """
+        now, _, fits, states, *_ = self.outcome
+        charges = self.outcome.charges or self.take.charges
+        return [
+            _status(rule, charge, fit, state, now)
+            for rule, charge, fit, state in zip(self.rules, charges, fits, states, strict=True)
+        ]
+
+    def charged(self) -> list[Charge]:
+        """
+        The charges that were made.
+        """
+        if self.take.dry or not self.outcome.admitted or self.outcome.origin == "open":
+            return []
+        pairs = zip(self.take.charges, self.outcome.fits, strict=True)
+        return [one for one, fit in pairs if fit or self.take.force or one.mode != SHADOW]
+
+
+def _status(
+    rule: Rule,
+    charge: Charge,
+    fit: bool,  # noqa: FBT001 -- one of a row
+    state: State,
+    now: int,
+) -> RuleStatus:
+    found = status(charge.kind, state, now, charge.cost, charge.args)
+    retry = 0 if fit else found.retry_us
+    return RuleStatus(
+        rule,
+        fit,
+        found.remaining,
+        found.renew_us / 1e6,
+        found.reset_us / 1e6,
+        None if retry == NEVER else retry / 1e6,
+    )
+
+
+class Settler(Protocol):
+    """
+    Who carries out what a receipt says: the limiter.
+    """
+
+    def new_id(self) -> str:
+        """
+        An id that no other receipt has.
+        """
+        ...
+
+    async def settle(self, part: Part, settlement: Settlement, /) -> bool:
+        """
+        Settle one part; whether this call did it.
+        """
+        ...
+
+    async def renew(self, part: Part, /) -> bool:
+        """
+        Prolong the slots of one part.
+        """
+        ...
+
+
+class Receipt:
+    """
+    What was taken; says later what of it was really used.
+
+    It settles once: a second time does nothing, from this object or, after an
+    answer that was lost, from another attempt.  After `expires` it is too
+    late.  A receipt that is never settled keeps what was taken; its slots of
+    `Concurrency` rules then stay until their lease runs out.
+
+    Attributes:
+        expires: Seconds since 1970, by the store's clock.
+
+        settled: Whether it has been.
+    """
+
+    __slots__ = ("_id", "_parts", "_settler", "expires", "settled")
+
+    def __init__(self, settler: Settler, parts: tuple[Part, ...], *, seconds: float) -> None:
+        self.expires = (parts[-1].outcome.now if parts else 0) / 1e6 + seconds
+        self.settled = False
+        self._id = ""
+        self._parts = parts
+        self._settler = settler
+
+    @property
+    def holds(self) -> bool:
+        """
+        Whether it holds slots, which are to be renewed and released.
+        """
+        return any(part.take.lease and part.charged() for part in self._parts)
+
+    async def commit(self, cost: Cost) -> bool:
+        """
+        Bring the charges to what was really used, more or less than was taken.
+
+        What is less goes back, as far as time has not given it back already.
+        What is more is charged, even beyond a limit: it has been used.
+
+        Args:
+            cost: Units of requests, or units for each unit; what is not named
+                stays as it was taken.
+
+        Returns:
+            Whether this call settled it; False if that was done before, or if
+            the receipt has expired.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: For a cost that is none.
+
+            twh_platform.errors.BackendUnavailableError: If the store does not
+                answer; it may be tried again.
+        """
+        cost = checked_cost(cost)
+        named = cost if isinstance(cost, Mapping) else {"requests": cost}
+        return await self._bring_to(named)
+
+    async def refund(self) -> bool:
+        """
+        Give everything back: as `commit` with nothing used.
+        """
+        return await self._bring_to(None)
+
+    async def release(self) -> bool:
+        """
+        Keep the charges as they are and free the slots.
+        """
+        return await self._bring_to({})
+
+    async def renew(self) -> bool:
+        """
+        Prolong the slots of `Concurrency` rules.
+
+        Returns:
+            Whether they are still held; False if they have run out, or have
+            been held for the longest time that the rule allows.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: If the store does not
+                answer.
+        """
+        if self.settled:
+            return False
+        held = [part for part in self._parts if part.take.lease]
+        return all([await self._settler.renew(part) for part in held])
+
+    async def _bring_to(self, actual: Mapping[str, int] | None) -> bool:
+        if self.settled:
+            return False
+        done = False
+        for part in self._parts:
+            settlement = self._settlement(part, actual)
+            if settlement is not None:
+                done = await self._settler.settle(part, settlement) or done
+        self.settled = True
+        return done
+
+    def _settlement(self, part: Part, actual: Mapping[str, int] | None) -> Settlement | None:
+        charges, amounts = [], []
+        rules = dict(zip(part.take.charges, part.rules, strict=True))
+        for charge in part.charged():
+            amount = 0 if actual is None else actual.get(rules[charge].unit, charge.cost)
+            if charge.kind == "l" or amount != charge.cost:
+                charges.append(charge)
+                amounts.append(amount)
+        if not charges:
+            return None
+        # One id for all attempts; slots are held under one of their own.
+        self._id = self._id or self._settler.new_id()
+        return Settlement(
+            part.take.partition,
+            part.take.lease or self._id,
+            tuple(charges),
+            tuple(amounts),
+            part.outcome.now,
+            round(self.expires * 1e6),
+            part.outcome.origin,
+        )
+
+
+class Decision:
+    """
+    Whether a request may, and what is left of every rule that it met.
+
+    Attributes:
+        allowed: Whether it may.
+
+        code: Why not: ``quota_exceeded``, ``quota_cost_too_large`` or
+            ``quota_store_unavailable``; empty if it may.
+    """
+
+    __slots__ = ("_parts", "_receipt", "_seconds", "_settler", "_statuses", "allowed", "code")
+
+    def __init__(
+        self, settler: Settler, parts: tuple[Part, ...], code: str, seconds: float
+    ) -> None:
+        self.allowed = not code
+        self.code = code
+        self._settler = settler
+        self._parts = parts
+        self._seconds = seconds
+        self._receipt: Receipt | None = None
+        self._statuses: tuple[RuleStatus, ...] | None = None
+
+    @classmethod
+    def too_large(cls, settler: Settler, rules: tuple[Rule, ...]) -> Self:
+        """
+        The refusal of a cost that these rules never admit.
+        """
+        decision = cls(settler, (), "quota_cost_too_large", 0.0)
+        decision._statuses = tuple(
+            RuleStatus(
+                one, fits=False, remaining=0, renew_after=0.0, reset_after=0.0, retry_after=None
+            )
+            for one in rules
+        )
+        return decision
+
+    def __repr__(self) -> str:
+        word = "allowed" if self.allowed else self.code
+        return f"<Decision {word}: {', '.join(one.rule.name for one in self.statuses)}>"
+
+    @property
+    def receipt(self) -> Receipt:
+        """
+        What was taken.
+        """
+        if self._receipt is None:
+            self._receipt = Receipt(self._settler, self._parts, seconds=self._seconds)
+        return self._receipt
+
+    @property
+    def statuses(self) -> tuple[RuleStatus, ...]:
+        """
+        What is left of each rule, in the order of the plan.
+
+        Of a cost that is too large no store was asked: only the rules that
+        never admit it are here, with nothing left.
+        """
+        if self._statuses is None:
+            self._statuses = tuple(one for part in self._parts for one in part.statuses())
+        return self._statuses
+
+    @property
+    def origin(self) -> str:
+        """
+        Who decided: see `Outcome.origin`; ``limiter`` if no store was asked.
+        """
+        return self._parts[-1].outcome.origin if self._parts else "limiter"
+
+    @property
+    def violated(self) -> tuple[RuleStatus, ...]:
+        """
+        The rules that it was refused for.
+        """
+        return tuple(one for one in self.statuses if one.refuses) if not self.allowed else ()
+
+    @property
+    def exceeded(self) -> tuple[RuleStatus, ...]:
+        """
+        The soft and shadow rules that had not enough left.
+        """
+        return tuple(
+            one for one in self.statuses if not one.fits and one.rule.mode is not Mode.HARD
+        )
+
+    @property
+    def retry_after(self) -> float | None:
+        """
+        Seconds until the same could be admitted; 0.0 if it was; None if it never can.
+        """
+        if self.allowed:
+            return 0.0
+        waits = [one.retry_after for one in self.violated]
+        if self.origin in {"local", "closed"}:
+            # Nobody knows when the store is back; what a share never admits, it may.
+            return max((1.0 if one is None else one for one in waits), default=0.0) or 1.0
+        if any(one is None for one in waits):
+            return None
+        return max((one for one in waits if one is not None), default=1.0)
+
+    def ensure(self) -> Decision:
+        """
+        Return the decision if it allows.
+
+        Raises:
+            twh_platform.errors.QuotaExceededError: If a rule has not enough
+                left.
+
+            twh_platform.errors.QuotaCostError: If it never will have.
+
+            twh_platform.errors.BackendUnavailableError: With code
+                ``quota_store_unavailable``, if a rule that fails closed could
+                not be asked.
+        """
+        if self.allowed:
+            return self
+        if self.code == "quota_store_unavailable":
+            raise BackendUnavailableError("the quotas cannot be asked", code=self.code)
+        names = ", ".join(one.rule.name for one in self.violated)
+        kind = QuotaCostError if self.code == "quota_cost_too_large" else QuotaExceededError
+        raise kind(f"not enough left of {names}", decision=self)

@@ -1,0 +1,657 @@
+"""
+The limiter: which rules a request meets, asked all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
+from urllib.parse import quote
+
+from .._signals import announce, has_listeners
+from ..errors import BackendUnavailableError, ConfigurationError
+from ..tenancy._tenant import Tenant
+from ._announcements import QuotaExceeded, QuotaRefused
+from ._calendar import period_starts
+from ._decision import Cost, Decision, Part, Receipt, checked_cost
+from ._rules import (
+    Calendar,
+    Capacity,
+    Concurrency,
+    Mode,
+    OnFailure,
+    Rate,
+    Rule,
+    Scope,
+    SlidingWindow,
+)
+from ._store import (
+    CLOSED,
+    HARD,
+    OPEN,
+    SHADOW,
+    SHARE,
+    SOFT,
+    Charge,
+    Outcome,
+    QuotaStore,
+    Settled,
+    Settlement,
+    Take,
+)
+
+__all__ = ["Limiter", "Meter", "PlanSource", "charge_of"]
+
+_MODES = {Mode.HARD: HARD, Mode.SOFT: SOFT, Mode.SHADOW: SHADOW}
+_POLICIES = {OnFailure.OPEN: OPEN, OnFailure.CLOSED: CLOSED, OnFailure.SHARE: SHARE}
+_COMMON = frozenset({Scope.CLIENT, Scope.GLOBAL})
+_LETTERS = {Scope.USER: "u", Scope.API_KEY: "k", Scope.ROUTE: "r"}
+_MOST_PLANS = 4096
+_MOST_PREPARED = 16_384
+_MOST_ATTEMPTS = 3
+
+# What a named tuple's own constructor comes to, in a third of its time.
+_new = tuple.__new__
+
+
+class Rules(Protocol):
+    """
+    What a plan has.
+    """
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """
+        The rules, in the order in which they are shown.
+        """
+        ...
+
+
+class PlanSource(Protocol):
+    """
+    Which plan a tenant has: `Plans`, or plans with overrides.
+    """
+
+    def for_tenant(self, tenant: Tenant, /) -> Rules:
+        """
+        The same object for as long as the plan does not change.
+        """
+        ...
+
+
+class Meter(Protocol):
+    """
+    Who keeps account of what calendars count.
+    """
+
+    def note(self, part: Part, /) -> None:
+        """
+        Take down what a store has said of a tenant's rules; must not block.
+
+        It is called after each answer: for what was charged, refused, only
+        looked at (`Take.dry`), and for what a settlement has left, where the
+        cost of a charge is what was added to it, or 0.
+        """
+        ...
+
+
+class Asked(TypedDict, total=False):
+    """
+    What `Limiter.take` is asked besides the tenant.
+    """
+
+    user: str | None
+    api_key: str | None
+    route: str | None
+    client: str | None
+    cost: Cost | None
+    only: Sequence[str] | None
+
+
+class _Request(NamedTuple):
+    """
+    Who asks for what.
+    """
+
+    rules: _RuleSet
+    tenant_id: str
+    time_zone: str
+    user: str | None
+    api_key: str | None
+    route: str | None
+    client: str | None
+    cost: int | frozenset[tuple[str, int]] | None
+    only: tuple[str, ...] | None
+
+
+class _RuleSet:
+    """
+    The rules of a plan, and what of a request matters to them.
+
+    Attributes:
+        plan: The plan: kept, so that no other gets its id.
+
+        prepared: The takes of requests that differ in what matters.
+    """
+
+    __slots__ = ("_key", "_route", "_user", "plan", "prepared", "rules")
+
+    def __init__(self, plan: Rules | None, rules: Sequence[Rule]) -> None:
+        scopes = {one.scope for one in rules}
+        self.plan = plan
+        self.rules = rules
+        self.prepared: dict[tuple[Any, ...], _Prepared] = {}
+        self._user = Scope.USER in scopes
+        self._key = Scope.API_KEY in scopes
+        self._route = Scope.ROUTE in scopes or any(one.routes for one in rules)
+
+    def key(self, request: _Request) -> tuple[Any, ...]:
+        """
+        What of the request decides which rules it meets, and where they lie.
+        """
+        _, tenant_id, time_zone, user, api_key, route, client, cost, only = request
+        if not self._user:
+            user = None
+        if not self._key:
+            api_key = None
+        if not self._route:
+            route = None
+        return tenant_id, time_zone, user, api_key, route, client, cost, only
+
+
+class _Prepared(NamedTuple):
+    """
+    The takes of a request, and the rules that it can never satisfy.
+    """
+
+    parts: tuple[tuple[tuple[Rule, ...], Take], ...]
+    too_large: tuple[Rule, ...]
+
+
+class Limiter:
+    """
+    Ask all rules of a request at once: all are charged, or none.
+
+    The rules of a tenant, its users, API keys and routes lie together and are
+    decided in one step of the store.  Rules for client addresses, and global
+    ones, lie elsewhere: they are asked first, and get back what they gave if
+    the tenant's refuse.
+
+        >>> import asyncio
+        >>> from twh_platform.quotas import Limiter, MemoryQuotaStore, Rate
+        >>> login = Rate(name="login", limit=5, per=60, scope="client")
+        >>> limiter = Limiter(MemoryQuotaStore(), rules=[login])
+        >>> decision = asyncio.run(limiter.take(client="192.0.2.1"))
+        >>> decision.allowed, decision.statuses[0].remaining
+        (True, 4)
+
+    Args:
+        store: Where the state is kept.
+
+        plans: Which rules a tenant has.
+
+        rules: Those of scope ``client`` and ``global``, which need no tenant.
+
+        meter: Who keeps account of the tenants' calendars.
+
+        receipt_seconds: For how long a receipt can be settled.
+
+        clock: Seconds since 1970: a first guess at the calendar's period,
+            which the store's own clock corrects.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *rules* have a scope inside a
+            tenant, or a name twice, or if *receipt_seconds* is not above zero.
+    """
+
+    def __init__(
+        self,
+        store: QuotaStore,
+        *,
+        plans: PlanSource | None = None,
+        rules: Iterable[Rule] = (),
+        meter: Meter | None = None,
+        receipt_seconds: float = 300.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self._plans = plans
+        self._rules = tuple(rules)
+        self._meter = meter
+        self._shared = getattr(store, "shared", True)
+        self._receipt_seconds = receipt_seconds
+        self._clock = clock
+        self._common = _RuleSet(None, self._rules)
+        self._known: dict[int, _RuleSet] = {}
+        self._prefix = os.urandom(9).hex()
+        self._numbers = itertools.count()
+        _check_common(self._rules)
+        if not receipt_seconds > 0:
+            message = f"receipt_seconds={receipt_seconds!r} is not above zero"
+            raise ConfigurationError(message)
+
+    async def take(
+        self,
+        tenant: Tenant | None = None,
+        *,
+        user: str | None = None,
+        api_key: str | None = None,
+        route: str | None = None,
+        client: str | None = None,
+        cost: Cost | None = None,
+        only: Sequence[str] | None = None,
+    ) -> Decision:
+        """
+        Take the cost of a request from every rule that it meets, or from none.
+
+        Rules of scope ``user``, ``api_key`` and ``route`` are met where the
+        request names one.  The rules of scope ``client`` and ``global`` are met
+        where *client* is given.  `Capacity` rules are met by name only.
+
+        Args:
+            tenant: Whose plan; none, to ask the rules that need no tenant.
+
+            user: The user's id.
+
+            api_key: The API key's id, not the key.
+
+            route: The template of the route, such as ``GET /items/{id}``.
+
+            client: The client's address.
+
+            cost: Units of requests, or units for each unit; each rule's own
+                cost where it says nothing.  0 charges nothing.
+
+            only: The names of the rules to ask; all if None.
+
+        Returns:
+            The decision, whether it allows or refuses.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: For a cost that is none.
+
+            twh_platform.errors.BackendUnavailableError: If the store does not
+                answer, and nothing stands in for it.
+        """
+        request = self._request(
+            tenant, user=user, api_key=api_key, route=route, client=client, cost=cost, only=only
+        )
+        return await self._decide(request)
+
+    async def peek(self, tenant: Tenant | None = None, **asked: Unpack[Asked]) -> Decision:
+        """
+        What `take` would say to the same, without taking.
+        """
+        request = self._request(tenant, **asked)
+        return await self._decide(request, dry=True)
+
+    async def charge(self, tenant: Tenant | None = None, **asked: Unpack[Asked]) -> Decision:
+        """
+        Take what has been used already, whatever is left: later requests pay for it.
+
+        It takes what `take` does.  The debt of a `Rate` goes up to one burst.
+        """
+        return await self._decide(self._request(tenant, **asked), force=True)
+
+    async def give_back(self, tenant: Tenant, name: str, amount: int) -> None:
+        """
+        Give back units of a `Capacity` rule that the store keeps.
+
+        Args:
+            tenant: Whose.
+
+            name: The rule's.
+
+            amount: How many; the level does not go below zero.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: If there is no such rule, or
+                the amount is none.
+
+            twh_platform.errors.BackendUnavailableError: If the store does not
+                answer.
+        """
+        request = self._request(tenant, cost=amount, only=(name,))
+        for rules, take in self._prepare(request).parts:
+            if not isinstance(rules[0], Capacity):
+                message = f"rule {name!r} of tenant {tenant.id!r} is of another kind than Capacity"
+                raise ConfigurationError(message)
+            end = 2**53 - 1
+            gone = Settlement(take.partition, "", take.charges, (0,), 0, end)
+            await self.store.settle(gone)
+
+    def plan_of(self, tenant: Tenant) -> Rules:
+        """
+        Return the plan that *tenant* is held to now, with its own limits.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: If it has none.
+        """
+        if self._plans is None:
+            message = f"tenant {tenant.id!r} has no plan: this limiter was given none"
+            raise ConfigurationError(message, code="plan_unknown")
+        return self._plans.for_tenant(tenant)
+
+    def _request(
+        self,
+        tenant: Tenant | None,
+        *,
+        user: str | None = None,
+        api_key: str | None = None,
+        route: str | None = None,
+        client: str | None = None,
+        cost: Cost | None = None,
+        only: Sequence[str] | None = None,
+    ) -> _Request:
+        amount: int | frozenset[tuple[str, int]] | None = None
+        if cost is not None:
+            checked_cost(cost)
+            amount = cost if isinstance(cost, int) else frozenset(cost.items())
+        names = None if only is None else tuple(only)
+        if tenant is None:
+            of = self._common, "", ""
+        else:
+            of = self._rules_of(tenant), tenant.id, tenant.time_zone
+        return _new(_Request, (*of, user, api_key, route, client, amount, names))
+
+    def _rules_of(self, tenant: Tenant) -> _RuleSet:
+        if self._plans is None:
+            return self._common
+        plan = self._plans.for_tenant(tenant)
+        known = self._known.get(id(plan))
+        if known is None:
+            if len(self._known) >= _MOST_PLANS:
+                self._known.clear()
+            known = self._known[id(plan)] = _RuleSet(plan, (*self._rules, *plan.rules))
+        return known
+
+    async def _decide(
+        self, request: _Request, *, dry: bool = False, force: bool = False
+    ) -> Decision:
+        rules = request[0]
+        prepared = rules.prepared.get(rules.key(request)) or self._prepare(request)
+        if prepared.too_large and not (force or dry):
+            return self._told(Decision.too_large(self, prepared.too_large), request)
+        parts: tuple[Part, ...] = ()
+        try:
+            for met, take in prepared.parts:
+                if dry or force or take.lease:
+                    lease = take.lease and self.new_id()
+                    take = take._replace(dry=dry, force=force, lease=lease)  # noqa: PLW2901
+                outcome = await self.store.take(take)
+                part = _new(Part, (met, take, outcome, request[2], self._shared))
+                if outcome.stale:
+                    part = await self._ask_again(request, part)
+                parts += (part,)
+                if not (part.outcome.admitted or dry):
+                    break
+        except BaseException:
+            await self._undo(parts)
+            raise
+        decision = await self._decided(parts, dry=dry)
+        return decision if dry else self._told(decision, request)
+
+    async def _decided(self, parts: tuple[Part, ...], *, dry: bool) -> Decision:
+        code = ""
+        for part in parts:
+            if not part.outcome.admitted:
+                closed = part.outcome.origin == "closed"
+                code = "quota_store_unavailable" if closed else "quota_exceeded"
+        if parts and self._meter is not None:
+            self._meter.note(parts[-1])  # a tenant's rules are asked last
+        if code and not dry:
+            await self._undo(parts[:-1])
+        return Decision(self, parts, code, self._receipt_seconds)
+
+    async def _ask_again(self, request: _Request, part: Part) -> Part:
+        """
+        Ask with the periods of the store's clock, which is in another than ours.
+        """
+        for _ in range(_MOST_ATTEMPTS):
+            prepared = self._prepare(request, now=part.outcome.now)
+            charges = next(
+                take.charges for _, take in prepared.parts if take.partition == part.take.partition
+            )
+            take = part.take._replace(charges=charges)
+            part = part._replace(take=take, outcome=await self.store.take(take))
+            if not part.outcome.stale:
+                return part
+        message = "the store's clock runs away from its own answers"
+        raise BackendUnavailableError(message, code="quota_store_unavailable")
+
+    async def _undo(self, parts: tuple[Part, ...]) -> None:
+        if parts:
+            receipt = Receipt(self, parts, seconds=self._receipt_seconds)
+            with suppress(BackendUnavailableError):  # then it stays charged
+                await asyncio.shield(asyncio.ensure_future(receipt.refund()))
+
+    async def settle(self, part: Part, settlement: Settlement, /) -> bool:
+        """
+        Settle one part of a receipt, which calls this.
+        """
+        for _ in range(_MOST_ATTEMPTS):
+            settled = await self.store.settle(settlement)
+            if not settled.stale:
+                if self._meter is not None and len(settled.states) == len(settlement.charges):
+                    self._meter.note(_left(part, settlement, settled))
+                return settled.done
+            settlement = settlement._replace(charges=_in_period(part, settlement, settled.now))
+        return False
+
+    async def renew(self, part: Part, /) -> bool:
+        """
+        Prolong the slots of one part of a receipt, which calls this.
+        """
+        return await self.store.renew(part.take, part.outcome.now)
+
+    def new_id(self) -> str:
+        """
+        An id that no other receipt has.
+        """
+        return f"{self._prefix}{next(self._numbers):x}"
+
+    def _told(self, decision: Decision, request: _Request) -> Decision:
+        if decision.allowed:
+            if has_listeners(QuotaExceeded) and decision.exceeded:
+                announce(_exceeded(decision, request))
+        elif has_listeners(QuotaRefused):
+            announce(_refused(decision, request))
+        return decision
+
+    def _prepare(self, request: _Request, *, now: int | None = None) -> _Prepared:
+        rules = request.rules
+        around = round(self._clock() * 1e6) if now is None else now
+        parts: dict[str, list[tuple[Rule, Charge]]] = {}
+        too_large = []
+        for rule in _met(rules.rules, request):
+            cost = _cost(rule, request)
+            if not cost:
+                continue
+            if cost > rule.capacity and rule.mode is Mode.HARD:
+                too_large.append(rule)
+            partition, bucket = _place(rule, request)
+            charge = charge_of(rule, bucket, cost, request.time_zone, around)
+            parts.setdefault(partition, []).append((rule, charge))
+        takes = tuple(_take(partition, pairs) for partition, pairs in parts.items())
+        if len(rules.prepared) >= _MOST_PREPARED:
+            rules.prepared.clear()
+        prepared = rules.prepared[rules.key(request)] = _Prepared(takes, tuple(too_large))
+        return prepared
+
+
+def charge_of(rule: Rule, bucket: str, cost: int, time_zone: str, around_us: int) -> Charge:
+    """
+    A rule as a store is asked it.
+
+    Args:
+        rule: The rule.
+
+        bucket: What shares a life time; see `Charge`.
+
+        cost: Units.
+
+        time_zone: The tenant's; rules of scope ``client`` and ``global`` go by UTC.
+
+        around_us: About when: the second period is that of this moment.
+    """
+    args: tuple[int, ...] = (rule.limit,)
+    if isinstance(rule, Rate):
+        args = (*rule.ratio, rule.capacity)
+    elif isinstance(rule, SlidingWindow):
+        args = (rule.limit, rule.per_us)
+    elif isinstance(rule, Calendar):
+        # Clients come to many tenants: their periods are those of no tenant's zone.
+        zone = "UTC" if rule.scope in _COMMON else time_zone
+        starts = period_starts(
+            rule.period, time_zone=zone, anchor_day=rule.anchor_day, around_us=around_us
+        )
+        args = (rule.limit, *starts)
+    elif isinstance(rule, Concurrency):
+        args = (rule.limit, rule.lease_us, rule.maximum_hold_us)
+    policy = _POLICIES[rule.on_failure]
+    return Charge(bucket, rule.kind + rule.name, rule.kind, cost, _MODES[rule.mode], args, policy)
+
+
+def _check_common(rules: tuple[Rule, ...]) -> None:
+    names = [one.name for one in rules]
+    for one in rules:
+        if one.scope not in _COMMON:
+            message = f"rule {one.name!r}: scope={one.scope} is inside a tenant: it is of a plan"
+            raise ConfigurationError(message)
+        if names.count(one.name) > 1:
+            message = f"rule {one.name!r}: there are two with this name"
+            raise ConfigurationError(message)
+
+
+def _met(rules: Sequence[Rule], request: _Request) -> list[Rule]:
+    if request.only is None:
+        return [
+            one
+            for one in rules
+            if not isinstance(one, Capacity) and _covers(one, request.route) and _who(one, request)
+        ]
+    known = {one.name: one for one in rules}
+    for name in request.only:
+        if name not in known:
+            message = f"there is no rule {name!r} for tenant {request.tenant_id!r}"
+            raise ConfigurationError(message, code="rule_unknown")
+    return [known[name] for name in dict.fromkeys(request.only) if _who(known[name], request)]
+
+
+def _covers(rule: Rule, route: str | None) -> bool:
+    if not rule.routes:
+        return True
+    return route is not None and (route in rule.routes or route.partition(" ")[2] in rule.routes)
+
+
+def _who(rule: Rule, request: _Request) -> bool:
+    named = {
+        Scope.TENANT: request.tenant_id or None,
+        Scope.USER: request.user,
+        Scope.API_KEY: request.api_key,
+        Scope.ROUTE: request.route,
+    }
+    return named.get(rule.scope, request.client) is not None
+
+
+def _cost(rule: Rule, request: _Request) -> int:
+    if request.cost is None:
+        return rule.cost
+    if isinstance(request.cost, frozenset):
+        cost = dict(request.cost).get(rule.unit, rule.cost)
+    else:
+        # By name, a number means the rule's own unit, whichever that is.
+        named = request.only is not None or rule.unit == "requests"
+        cost = request.cost if named else rule.cost
+    # A request takes one slot, whatever it costs.
+    return min(cost, 1) if isinstance(rule, Concurrency) else cost
+
+
+def _place(rule: Rule, request: _Request) -> tuple[str, str]:
+    """
+    Where a rule lies: partition and bucket.
+    """
+    if rule.scope is Scope.GLOBAL:
+        return "g", "g"
+    if rule.scope is Scope.CLIENT:
+        place = f"c.{_encoded(request.client)}"
+        return place, place
+    partition = f"t.{request.tenant_id}"
+    if rule.scope is Scope.TENANT:
+        return partition, partition
+    subject = {
+        Scope.USER: request.user,
+        Scope.API_KEY: request.api_key,
+        Scope.ROUTE: request.route,
+    }[rule.scope]
+    return partition, f"{partition}:{_LETTERS[rule.scope]}.{_encoded(subject)}"
+
+
+def _encoded(name: str | None) -> str:
+    # "~" and "." are left alone by quote(): neither is a separator of ours.
+    return quote(name or "", safe="", errors="surrogatepass")
+
+
+def _take(partition: str, pairs: list[tuple[Rule, Charge]]) -> tuple[tuple[Rule, ...], Take]:
+    rules, charges = zip(*pairs, strict=True)
+    lease = "later" if any(one.kind == "l" for one in charges) else ""
+    return rules, Take(partition, charges, lease=lease)
+
+
+def _in_period(part: Part, settlement: Settlement, now: int) -> tuple[Charge, ...]:
+    """
+    The charges with the periods of another moment.
+    """
+    return tuple(
+        charge_of(rule, one.bucket, one.cost, part.time_zone, now)
+        for one, rule in zip(settlement.charges, _rules_of(part, settlement), strict=True)
+    )
+
+
+def _rules_of(part: Part, settlement: Settlement) -> tuple[Rule, ...]:
+    rules = {
+        (one.bucket, one.field): rule
+        for one, rule in zip(part.take.charges, part.rules, strict=True)
+    }
+    return tuple(rules[one.bucket, one.field] for one in settlement.charges)
+
+
+def _left(part: Part, settlement: Settlement, settled: Settled) -> Part:
+    """
+    What a settlement has left, as if it had been taken: with what it added as the cost.
+    """
+    pairs = zip(settlement.charges, settlement.actual, strict=True)
+    charges = tuple(one._replace(cost=max(0, actual - one.cost)) for one, actual in pairs)
+    fits = (True,) * len(charges)
+    outcome = Outcome(
+        settled.now, admitted=True, fits=fits, states=settled.states, origin=settlement.origin
+    )
+    take = Take(part.take.partition, charges)
+    return part._replace(rules=_rules_of(part, settlement), take=take, outcome=outcome)
+
+
+def _refused(decision: Decision, request: _Request) -> QuotaRefused:
+    return QuotaRefused(
+        code=decision.code,
+        rules=tuple(one.rule.name for one in decision.violated),
+        tenant_id=request.tenant_id or None,
+        user=request.user,
+        route=request.route,
+        client=request.client,
+        retry_after=decision.retry_after,
+    )
+
+
+def _exceeded(decision: Decision, request: _Request) -> QuotaExceeded:
+    return QuotaExceeded(
+        rules=tuple(one.rule.name for one in decision.exceeded),
+        tenant_id=request.tenant_id or None,
+        user=request.user,
+        route=request.route,
+        client=request.client,
+    )

@@ -1,0 +1,489 @@
+"""
+The store: takes from any number of rules at once, all or nothing.
+
+A store is asked for one atomic thing and answers with everything that follows
+from it: what was decided, by its own clock, and the state of every rule.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from ..errors import BackendUnavailableError, ConfigurationError
+from ._arithmetic import DECIDE, EMPTY, REFUND, ClockOutsideError, State, is_over
+
+__all__ = [
+    "Charge",
+    "MemoryQuotaStore",
+    "Outcome",
+    "QuotaStore",
+    "Settled",
+    "Settlement",
+    "Take",
+]
+
+HARD, SOFT, SHADOW = 0, 1, 2
+OPEN, CLOSED, SHARE = 0, 1, 2
+
+# What a named tuple's own constructor comes to, in a third of its time.
+_new = tuple.__new__
+
+
+class Charge(NamedTuple):
+    """
+    One rule in a `Take`: what it is kept under, what it costs, its numbers.
+
+    Attributes:
+        bucket: What shares a life time: the partition, followed by ``:u.42``
+            and the like for the scopes inside a tenant.
+
+        field: The kind and the name of the rule: ``rminute``.
+
+        kind: ``r``, ``w``, ``c``, ``n`` or ``l``: see `_arithmetic`.
+
+        cost: Units, above zero.
+
+        mode: 0 hard, 1 soft, 2 shadow.
+
+        args: ``r``: period and units in lowest terms, burst.  ``w``: limit,
+            length.  ``c``: limit, and the starts of four periods, of which the
+            second is the current one.  ``n``: limit.  ``l``: limit, lease,
+            maximum hold.  All times in microseconds.
+
+        on_failure: What happens while the store does not answer: 0 open,
+            1 closed, 2 share.  A store itself has no use for it.
+    """
+
+    bucket: str
+    field: str
+    kind: str
+    cost: int
+    mode: int
+    args: tuple[int, ...]
+    on_failure: int = SHARE
+
+
+class Take(NamedTuple):
+    """
+    What to take, from rules that lie together.
+
+    Attributes:
+        partition: What they have in common: ``t.acme`` for a tenant.  It
+            chooses the slot of a cluster.
+
+        charges: The rules; no two have the same bucket and field.
+
+        force: Charge whatever is left: for what has been used already.
+
+        dry: Only look.
+
+        lease: The id under which slots are held; empty where no rule is of
+            kind ``l``.
+    """
+
+    partition: str
+    charges: tuple[Charge, ...]
+    force: bool = False
+    dry: bool = False
+    lease: str = ""
+
+
+class Outcome(NamedTuple):
+    """
+    What came of a `Take`.
+
+    Attributes:
+        now: The store's clock, in microseconds since 1970.
+
+        admitted: Whether everything that is hard was granted, and charged.
+
+        fits: For each charge, whether it fitted.
+
+        states: For each charge, the state after; if nothing was charged, the
+            state as it is.
+
+        origin: Who decided: ``store``; ``lease`` or ``cache``, on behalf of
+            the store; and where it did not answer ``local``, ``open`` or
+            ``closed``.
+
+        stale: The periods of a calendar do not cover *now*: nothing was
+            decided, ask again.
+
+        charges: What the states are to be read by, where that is not what was
+            asked: the smaller limits of a share.
+    """
+
+    now: int
+    admitted: bool
+    fits: tuple[bool, ...] = ()
+    states: tuple[State, ...] = ()
+    origin: str = "store"
+    stale: bool = False
+    charges: tuple[Charge, ...] = ()
+
+
+class Settlement(NamedTuple):
+    """
+    What really was used of an earlier `Take`.
+
+    Attributes:
+        partition: As taken.
+
+        id: The same for every attempt to settle the same receipt; if empty,
+            nothing is remembered, and every attempt counts.
+
+        charges: As taken, of those that were charged; the periods of calendars
+            may be newer.
+
+        actual: For each charge, the units to end up with.
+
+        at: The store's clock when it was taken.
+
+        expires: After this moment of the store's clock nothing is settled.
+
+        origin: Who decided the take: `Outcome.origin`.
+    """
+
+    partition: str
+    id: str
+    charges: tuple[Charge, ...]
+    actual: tuple[int, ...]
+    at: int
+    expires: int
+    origin: str = "store"
+
+
+class Settled(NamedTuple):
+    """
+    What came of a `Settlement`.
+
+    Attributes:
+        now: The store's clock.
+
+        done: Whether it was carried out by this call; False if it was before,
+            or if it came too late.
+
+        states: For each charge the state after, if it was carried out.
+
+        stale: As in `Outcome`.
+    """
+
+    now: int
+    done: bool
+    states: tuple[State, ...] = ()
+    stale: bool = False
+
+
+class QuotaStore(Protocol):
+    """
+    Where the state of rules is kept.
+
+    Every method raises `twh_platform.errors.BackendUnavailableError` if the
+    store cannot answer; whether the take took place is then unknown.
+    """
+
+    async def take(self, take: Take, /) -> Outcome:
+        """
+        Decide all charges at once; write all, or nothing at all.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement, /) -> Settled:
+        """
+        Bring charges to what was really used, once; free the slots.
+        """
+        ...
+
+    async def renew(self, take: Take, at: int, /) -> bool:
+        """
+        Prolong the slots of a take; False if they are gone or held for too long.
+        """
+        ...
+
+
+class MemoryQuotaStore:
+    """
+    Rules in the memory of this process: exact, and gone with it.
+
+    The cost of a take does not depend on how many keys there are.  What has
+    run out is dropped as new keys come; what has not is never forgotten: a
+    store that is full refuses new keys.
+
+        >>> MemoryQuotaStore(max_keys=1000)
+        MemoryQuotaStore(keys=0, max_keys=1000)
+
+    Args:
+        max_keys: How many states it keeps at the most.
+
+        clock: Seconds since 1970.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *max_keys* is not above zero.
+    """
+
+    shared: ClassVar[bool] = False  # each process counts for itself
+
+    def __init__(
+        self, *, max_keys: int = 1_000_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        if max_keys < 1:
+            message = f"max_keys={max_keys!r} is not above zero"
+            raise ConfigurationError(message)
+        self._max_keys = max_keys
+        self._clock = clock
+        self._now = 0
+        self._kept: dict[_Key, _Kept] = {}
+        self._queue: deque[_Key] = deque()
+
+    def __repr__(self) -> str:
+        return f"MemoryQuotaStore(keys={len(self._kept)}, max_keys={self._max_keys})"
+
+    async def take(self, take: Take, /) -> Outcome:
+        """
+        Decide all charges at once; write all, or nothing at all.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: With code
+                ``quota_store_full``, if there is no room for a new key.
+        """
+        # As `_moment`, for which a call is saved here.
+        now = int(self._clock() * 1_000_000)
+        if now < self._now:  # noqa: PLR1730 -- max() is another call
+            now = self._now
+        self._now = now
+        return self.take_at(now, take)
+
+    async def settle(self, settlement: Settlement, /) -> Settled:
+        """
+        Bring charges to what was really used, once; free the slots.
+        """
+        return self.settle_at(self._moment(), settlement)
+
+    async def renew(self, take: Take, at: int, /) -> bool:
+        """
+        Prolong the slots of a take; False if they are gone or held for too long.
+        """
+        return self.renew_at(self._moment(), take, at)
+
+    def take_at(self, now: int, take: Take) -> Outcome:
+        """
+        The same at a given moment, in microseconds since 1970.
+        """
+        charges, force, kept = take.charges, take.force, self._kept
+        if len(charges) == 1 and not take.dry and charges[0].kind != "l":
+            return self._take_one(now, charges[0], force=force)
+        admitted, new = True, 0
+        fits, before, after = [], [], []
+        try:
+            for charge in charges:
+                bucket, field, kind, cost, mode, args, _ = charge
+                found = kept.get((bucket, field))
+                if found is None:
+                    state, new = EMPTY, new + 1
+                else:
+                    state = self._state(now, charge) if kind == "l" else found[0]
+                fit, charged = DECIDE[kind](state, now, cost, args)
+                fits.append(fit)
+                before.append(state)
+                after.append(charged)
+                if not fit and mode == HARD:
+                    admitted = False
+        except ClockOutsideError:
+            return Outcome(now, admitted=False, stale=True)
+        if take.dry or not (admitted or force):
+            return Outcome(now, admitted or force, tuple(fits), tuple(before))
+        if new:
+            self._make_room(now, new)
+        for index, charge in enumerate(charges):
+            if fits[index] or force or charge.mode != SHADOW:
+                self._put(now, charge, after[index], take.lease)
+            else:
+                after[index] = before[index]
+        return _new(Outcome, (now, True, tuple(fits), tuple(after), "store", False, ()))
+
+    def _take_one(self, now: int, charge: Charge, *, force: bool) -> Outcome:
+        """
+        The commonest case, in half the time: one rule, which keeps a state.
+        """
+        bucket, field, kind, cost, mode, args, _ = charge
+        key = bucket, field
+        found = self._kept.get(key)
+        state = EMPTY if found is None else found[0]
+        try:
+            fit, new = DECIDE[kind](state, now, cost, args)
+        except ClockOutsideError:
+            return Outcome(now, admitted=False, stale=True)
+        if not (fit or force or mode == SOFT):
+            return _new(Outcome, (now, mode == SHADOW, (False,), (state,), "store", False, ()))
+        if found is None:
+            self._make_room(now, 1)
+            self._queue.append(key)
+        self._kept[key] = new, charge
+        return _new(Outcome, (now, True, (fit,), (new,), "store", False, ()))
+
+    def settle_at(self, now: int, settlement: Settlement) -> Settled:
+        """
+        The same at a given moment, in microseconds since 1970.
+        """
+        marker = settlement.partition, settlement.id
+        if now > settlement.expires or (settlement.id and marker in self._kept):
+            return Settled(now, done=False)
+        try:
+            states = tuple(
+                self._settled_state(now, charge, actual, settlement)
+                for charge, actual in zip(settlement.charges, settlement.actual, strict=True)
+            )
+        except ClockOutsideError:
+            return Settled(now, done=False, stale=True)
+        freed = False
+        for charge, state in zip(settlement.charges, states, strict=True):
+            if charge.kind == "l":
+                freed = self._slots(charge).holds(settlement.id, now) or freed
+                self._slots(charge).free(settlement.id)
+            else:
+                self._put(now, charge, state)
+        if all(charge.kind == "l" for charge in settlement.charges):
+            # What frees slots and nothing else needs no marker to be done once.
+            return Settled(now, done=True, states=states) if freed else Settled(now, done=False)
+        if settlement.id:
+            self._sweep(now, 2)
+            self._queue.append(marker)
+            self._kept[marker] = settlement.expires, None
+        return Settled(now, done=True, states=states)
+
+    def renew_at(self, now: int, take: Take, at: int) -> bool:
+        """
+        The same at a given moment, in microseconds since 1970.
+        """
+        held = [charge for charge in take.charges if charge.kind == "l"]
+        renewed = [
+            self._slots(charge).renew(
+                take.lease, now, min(now + charge.args[1], at + charge.args[2])
+            )
+            for charge in held
+        ]
+        return bool(held) and all(renewed)
+
+    def _moment(self) -> int:
+        # The clock of the system may be set back; the store's does not go back.
+        now = int(self._clock() * 1_000_000)
+        if now < self._now:
+            return self._now
+        self._now = now
+        return now
+
+    def _state(self, now: int, charge: Charge) -> State:
+        kept = self._kept.get((charge.bucket, charge.field))
+        if kept is None:
+            return EMPTY
+        state: State | _Slots = kept[0]
+        return (0, state.count(now), 0) if isinstance(state, _Slots) else state
+
+    def _slots(self, charge: Charge) -> _Slots:
+        kept = self._kept.get((charge.bucket, charge.field))
+        return kept[0] if kept and isinstance(kept[0], _Slots) else _Slots()
+
+    def _put(self, now: int, charge: Charge, state: State, lease: str = "") -> None:
+        held: State | _Slots = state
+        if charge.kind == "l":
+            held = self._slots(charge)
+            held.hold(lease, now + charge.args[1])
+        key = charge.bucket, charge.field
+        if key not in self._kept:
+            self._queue.append(key)
+        self._kept[key] = held, charge
+
+    def _make_room(self, now: int, new: int) -> None:
+        # Two for each that comes: what has run out goes faster than it comes.
+        self._sweep(now, 2 * new)
+        if len(self._kept) + new > self._max_keys:
+            self._sweep(now, 64)
+        if len(self._kept) + new > self._max_keys:
+            message = f"all {self._max_keys} keys are in use"
+            raise BackendUnavailableError(message, code="quota_store_full")
+
+    def _sweep(self, now: int, count: int) -> None:
+        for _ in range(min(count, len(self._queue))):
+            key = self._queue.popleft()
+            if _is_over(self._kept[key], now):
+                del self._kept[key]
+            else:
+                self._queue.append(key)
+
+    def _settled_state(
+        self, now: int, charge: Charge, actual: int, settlement: Settlement
+    ) -> State:
+        state = self._state(now, charge)
+        if charge.kind == "l":
+            return 0, state[1] - self._slots(charge).holds(settlement.id, now), 0
+        if actual > charge.cost:
+            return DECIDE[charge.kind](state, now, actual - charge.cost, charge.args)[1]
+        back = charge.cost - actual
+        return REFUND[charge.kind](state, now, back, charge.cost, settlement.at, charge.args)
+
+
+class _Slots:
+    """
+    The leases of one rule of kind ``l``: until when each is held.
+    """
+
+    __slots__ = ("_earliest", "_held")
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._earliest = 0
+
+    def count(self, now: int) -> int:
+        """
+        How many are held.
+        """
+        if self._earliest <= now:
+            self._held = {one: until for one, until in self._held.items() if until > now}
+            self._earliest = min(self._held.values(), default=0)
+        return len(self._held)
+
+    def hold(self, lease: str, until: int) -> None:
+        """
+        Hold one, or hold it until another moment.
+        """
+        self._held[lease] = until
+        self._earliest = min(self._earliest, until) if len(self._held) > 1 else until
+
+    def renew(self, lease: str, now: int, until: int) -> bool:
+        """
+        Hold one that is held until later; False if it is not, or not any later.
+        """
+        if not self.holds(lease, now) or until <= now:
+            return False
+        self.hold(lease, until)
+        return True
+
+    def holds(self, lease: str, now: int) -> bool:
+        """
+        Whether one is held.
+        """
+        return self._held.get(lease, 0) > now
+
+    def free(self, lease: str) -> None:
+        """
+        Hold one no longer.
+        """
+        self._held.pop(lease, None)
+
+
+_Key = tuple[str, str]
+# A state or slots with their latest charge; of a settlement, when it expires.
+_Kept = tuple[Any, Charge | None]
+
+
+def _is_over(kept: _Kept, now: int) -> bool:
+    held, charge = kept
+    if isinstance(held, int):
+        return held < now
+    if isinstance(held, _Slots):
+        return held.count(now) == 0
+    assert charge is not None  # noqa: S101 -- what is no marker was written by a charge
+    return is_over(charge.kind, held, now, charge.args)

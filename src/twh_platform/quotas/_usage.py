@@ -1,0 +1,592 @@
+"""
+Usage: what calendars count, written down so that it can be billed.
+
+Every answer of a store has a calendar's counter as it stands: its birth, what
+was taken since and what was refunded since.  Both only grow as long as the
+counter lives, and a counter that was lost starts with another birth.  So a
+ledger keeps the greatest of each for every birth, and what was used in a period
+is the sum over births.  Writing the same twice, late, or from several
+instances changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from itertools import islice
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from .._signals import announce
+from ..errors import BackendUnavailableError, ConfigurationError, PlatformError
+from ..tenancy._carry import create_clean_task
+from ._announcements import QuotaNotice, UsageLedgerDegraded, UsageLedgerRestored
+from ._decision import Part
+from ._notices import (
+    THRESHOLDS,
+    NoticeLedger,
+    Notices,
+    checked_thresholds,
+    scope_of,
+)
+from ._periods import period_of_birth
+from ._rules import LARGEST, Calendar, Capacity
+from ._store import SHADOW, Charge
+
+__all__ = [
+    "MemoryUsageLedger",
+    "UsageCounter",
+    "UsageLedger",
+    "UsageMeter",
+    "UsageQuery",
+    "UsageRow",
+]
+
+# In the memory of one process alone, so another's with the same birth is another counter.
+_LOCAL = "local"
+# Of these the states are missing or old.
+_UNCOUNTED = frozenset({"open", "closed", "cache"})
+_BATCH = 1000
+
+_logger = logging.getLogger("twh_platform.quotas")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageCounter:
+    """
+    One counter of one calendar as it stood when somebody saw it.
+
+    The first five fields tell it from all others.
+
+    Attributes:
+        tenant_id: Whose.
+
+        rule: The name of the rule.
+
+        scope: Who of the tenant: empty for all of it, ``u.42`` for a user.
+
+        birth: When it began, in microseconds since 1970, by its store's clock.
+
+        instance: Which process keeps it; empty if a store that all share does.
+
+        unit: What it counts.
+
+        period_start: When its period began, by the tenant's clock.
+
+        period_end: When it ends.
+
+        taken: Units taken since its birth.
+
+        refunded: Units given back since.
+    """
+
+    tenant_id: str
+    rule: str
+    scope: str
+    birth: int
+    instance: str
+    unit: str
+    period_start: datetime
+    period_end: datetime
+    taken: int
+    refunded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """
+    What one tenant used of one rule in one period: a line of the export.
+
+    Attributes:
+        tenant_id: Whose.
+
+        rule: The name of the rule.
+
+        unit: What was counted.
+
+        scope: As in `UsageCounter`.
+
+        period_start: When the period began, by the tenant's clock.
+
+        period_end: When it ends.
+
+        taken: Units that were taken.
+
+        refunded: Units of them that were given back.
+    """
+
+    tenant_id: str
+    rule: str
+    unit: str
+    scope: str
+    period_start: datetime
+    period_end: datetime
+    taken: int
+    refunded: int
+
+    @property
+    def used(self) -> int:
+        """
+        Units that were taken and not given back.
+        """
+        return self.taken - self.refunded
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """
+        Where it stands among all rows: an order in which no two are equal.
+
+        By the first day, the tenant and the rule, and then by all that is left.
+        """
+        return (
+            self.period_start.date(),
+            self.tenant_id,
+            self.rule,
+            self.period_start,
+            self.scope,
+            self.unit,
+            self.period_end,
+            self.period_start.utcoffset(),
+            self.period_end.utcoffset(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """
+    Which periods to export.
+
+    The days are those of each tenant's own calendar: of September are the
+    periods that began in September where the tenant is.
+
+    Args:
+        first: The first day.
+
+        until: The day after the last.
+
+        tenant_id: Only this tenant's, if given.
+    """
+
+    first: date
+    until: date
+    tenant_id: str | None = None
+
+
+class UsageLedger(NoticeLedger, Protocol):
+    """
+    Where usage is written down, and which notices were given.
+
+    Every method raises `twh_platform.errors.BackendUnavailableError` if the
+    ledger cannot answer.
+    """
+
+    async def record(self, counters: Sequence[UsageCounter], /) -> None:
+        """
+        Keep the greatest `taken` and `refunded` of each counter: all, or none.
+        """
+        ...
+
+    async def page(
+        self, query: UsageQuery, /, *, after: UsageRow | None, size: int
+    ) -> Sequence[UsageRow]:
+        """
+        Return the next rows in the order of `UsageRow.place`.
+
+        Args:
+            query: Which.
+
+            after: The last row of the page before; None for the first page.
+
+            size: How many rows at the most; fewer only at the end.
+        """
+        ...
+
+
+class MemoryUsageLedger:
+    """
+    Usage in the memory of this process: for tests and demos, and gone with it.
+
+    A page costs as much as there are counters.
+
+        >>> MemoryUsageLedger(max_counters=1000)
+        MemoryUsageLedger(counters=0, max_counters=1000)
+
+    Args:
+        max_counters: How many it keeps; what comes then is refused.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *max_counters* is not above
+            zero.
+    """
+
+    def __init__(self, *, max_counters: int = 1_000_000) -> None:
+        _require_positive("max_counters", max_counters)
+        self._most = max_counters
+        self._counters: dict[tuple[str, str, str, int, str], UsageCounter] = {}
+        self._claims: dict[tuple[object, ...], int] = {}
+
+    def __repr__(self) -> str:
+        return f"MemoryUsageLedger(counters={len(self._counters)}, max_counters={self._most})"
+
+    async def record(self, counters: Sequence[UsageCounter], /) -> None:
+        """
+        Keep the greatest `taken` and `refunded` of each counter: all, or none.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: With code
+                ``usage_ledger_full``.
+        """
+        new = {_identity(one): one for one in counters}
+        if len(self._counters.keys() | new.keys()) > self._most:
+            message = f"all {self._most} counters are in use"
+            raise BackendUnavailableError(message, code="usage_ledger_full")
+        for one in counters:
+            key = _identity(one)
+            self._counters[key] = _greatest(self._counters.get(key), one)
+
+    async def claim(self, notice: QuotaNotice, /, *, crossed: bool) -> bool:
+        """
+        Say whether this notice is to be given, and remember that it was.
+        """
+        key = (
+            notice.tenant_id,
+            notice.rule,
+            notice.scope,
+            notice.period_start,
+            notice.threshold,
+        )
+        before = self._claims.get(key)
+        wanted = before is None or (crossed and before < notice.limit)
+        if wanted:
+            self._claims[key] = notice.limit
+        return wanted
+
+    async def page(
+        self, query: UsageQuery, /, *, after: UsageRow | None, size: int
+    ) -> Sequence[UsageRow]:
+        """
+        Return the next rows in the order of `UsageRow.place`.
+        """
+        sums: dict[tuple[Any, ...], UsageRow] = {}
+        for one in self._counters.values():
+            if not _asked_for(one, query):
+                continue
+            row = _row(one)
+            place = row.place
+            if after is not None and place <= after.place:
+                continue
+            old = sums.get(place)
+            sums[place] = row if old is None else _sum(old, row)
+        return heapq.nsmallest(size, sums.values(), key=lambda row: row.place)
+
+
+def _identity(one: UsageCounter) -> tuple[str, str, str, int, str]:
+    return one.tenant_id, one.rule, one.scope, one.birth, one.instance
+
+
+def _greatest(old: UsageCounter | None, new: UsageCounter) -> UsageCounter:
+    """
+    The greatest of each; the period and unit of whichever has counted further.
+    """
+    if old is None:
+        return new
+    latest = new if (new.taken, new.refunded) >= (old.taken, old.refunded) else old
+    return replace(
+        latest, taken=max(old.taken, new.taken), refunded=max(old.refunded, new.refunded)
+    )
+
+
+def _asked_for(one: UsageCounter, query: UsageQuery) -> bool:
+    mine = query.tenant_id is None or one.tenant_id == query.tenant_id
+    return mine and query.first <= one.period_start.date() < query.until
+
+
+def _row(one: UsageCounter) -> UsageRow:
+    return UsageRow(
+        tenant_id=one.tenant_id,
+        rule=one.rule,
+        unit=one.unit,
+        scope=one.scope,
+        period_start=one.period_start,
+        period_end=one.period_end,
+        taken=one.taken,
+        refunded=one.refunded,
+    )
+
+
+def _sum(one: UsageRow, other: UsageRow) -> UsageRow:
+    return replace(one, taken=one.taken + other.taken, refunded=one.refunded + other.refunded)
+
+
+class _Seen(NamedTuple):
+    """
+    A counter as it was last seen: what of it is to be written down.
+    """
+
+    taken: int
+    refunded: int
+    rule: Calendar
+    charge: Charge
+    time_zone: str
+
+
+_Key = tuple[str, str, int, str]
+
+
+class UsageMeter:
+    """
+    Take down what calendars count, and write it into a ledger once a second.
+
+    Give it to a `Limiter`, and hold it open with `async with` for as long as
+    the service runs; at the end it writes what is left.
+
+        >>> UsageMeter(MemoryUsageLedger())
+        UsageMeter(pending=0, lost=0)
+
+    It takes each answer of the store down, in memory, and one batch a second
+    goes to the ledger.  If the ledger fails, nothing is lost until *max_pending*
+    counters wait; what comes then is not kept, counted in `lost` and announced.
+    A counter that is seen again is written with all that it has counted, so
+    what a process takes with it when it is killed is only what nobody sees
+    again before the period ends.
+
+    It also announces `QuotaNotice`, when the ledger says that nobody has.
+
+    Args:
+        ledger: Where it is written.
+
+        interval: Seconds between two batches.
+
+        timeout: Seconds after which writing a batch is given up, and tried
+            again with the next.
+
+        max_pending: How many counters may wait.
+
+        thresholds: The percentages of a limit that are noticed.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If a number is not above zero,
+            or a threshold is no integer from 1 to 100.
+    """
+
+    def __init__(
+        self,
+        ledger: UsageLedger,
+        *,
+        interval: float = 1.0,
+        timeout: float = 10.0,
+        max_pending: int = 100_000,
+        thresholds: Iterable[int] = THRESHOLDS,
+    ) -> None:
+        for name, value in (
+            ("interval", interval),
+            ("timeout", timeout),
+            ("max_pending", max_pending),
+        ):
+            _require_positive(name, value)
+        self._ledger = ledger
+        self._interval = interval
+        self._timeout = timeout
+        self._most = max_pending
+        self._notices = Notices(checked_thresholds(thresholds))
+        self._pending: dict[_Key, _Seen] = {}
+        self._instance = ""
+        self._task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._told_idle = self._told_loss = False
+        self.failures = 0
+        """Batches in a row that could not be written."""
+        self.lost = 0
+        """Notes that were not kept because too many counters waited."""
+
+    def __repr__(self) -> str:
+        return f"UsageMeter(pending={self.pending}, lost={self.lost})"
+
+    @property
+    def pending(self) -> int:
+        """
+        Counters that wait to be written.
+        """
+        return len(self._pending)
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None:
+            message = "this UsageMeter is open already"
+            raise RuntimeError(message)
+        self._task = create_clean_task(self._run(), name="twh-usage-meter")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.flush()
+        if self._pending:
+            _logger.error("%d counters of usage could not be written", len(self._pending))
+
+    def note(self, part: Part, /) -> None:
+        """
+        Take down what a store has said of a tenant's rules.
+        """
+        rules, take, outcome, time_zone, shared = part
+        if outcome.origin in _UNCOUNTED or not take.partition.startswith("t."):
+            return
+        exact = outcome.origin != _LOCAL
+        instance = "" if shared and exact else self._own_instance()
+        wrote = outcome.admitted and not take.dry
+        if not (wrote or exact):
+            return  # it may tell what it knows of the store, and not what it counts itself
+        for rule, charge, fit, state in zip(
+            rules, take.charges, outcome.fits, outcome.states, strict=True
+        ):
+            added = charge.cost if wrote and (fit or take.force or charge.mode != SHADOW) else 0
+            if isinstance(rule, Calendar) and state[0]:
+                self._counter(rule, charge, state, time_zone, instance)
+                used = state[1] - state[2]
+                if exact and 100 * used >= self._notices.least * rule.limit:
+                    self._notices.look(rule, charge, time_zone, state, added)
+            elif isinstance(rule, Capacity) and added and exact:
+                self._notices.announce_level(rule, charge, state[1], added)
+
+    async def flush(self) -> bool:
+        """
+        Write what is pending, and announce what was noticed.
+
+        Returns:
+            Whether all that was pending at the start is written.  If not, it
+            stays, and goes with the next batch.
+        """
+        async with self._lock:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._write()
+                    await self._notices.publish(self._ledger)
+            except Exception as error:  # noqa: BLE001 -- whatever a ledger raises, usage is kept
+                self._failed(error)
+                return False
+            self._worked()
+            return True
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.flush()
+
+    async def _write(self) -> None:
+        left = len(self._pending)
+        while left > 0:
+            batch = list(islice(self._pending.items(), min(left, _BATCH)))
+            left -= len(batch)
+            await self._ledger.record([one for one in map(self._readable, batch) if one])
+            for key, seen in batch:
+                if self._pending.get(key) is seen:  # else it has counted on meanwhile
+                    del self._pending[key]
+                else:
+                    # To the end, so that the next batch begins with others.
+                    self._pending[key] = self._pending.pop(key)
+
+    def _readable(self, item: tuple[_Key, _Seen]) -> UsageCounter | None:
+        """
+        The counter as it is written; None for what no store of ours can have said.
+        """
+        (bucket, _, birth, instance), seen = item
+        rule, charge, time_zone = seen.rule, seen.charge, seen.time_zone
+        period = _period(rule, charge, time_zone, birth)
+        if period is None or not 0 <= seen.refunded <= seen.taken <= LARGEST:
+            _logger.error("usage of %s %s is no usage: %s, %s", bucket, rule.name, birth, seen[:2])
+            self.lost += 1
+            return None
+        tenant_id, scope = scope_of(bucket)
+        return UsageCounter(
+            tenant_id=tenant_id,
+            rule=rule.name,
+            scope=scope,
+            birth=birth,
+            instance=instance,
+            unit=rule.unit,
+            period_start=period[0],
+            period_end=period[1],
+            taken=seen.taken,
+            refunded=seen.refunded,
+        )
+
+    def _counter(
+        self,
+        rule: Calendar,
+        charge: Charge,
+        state: tuple[int, int, int],
+        time_zone: str,
+        instance: str,
+    ) -> None:
+        birth, taken, refunded = state
+        key = charge.bucket, charge.field, birth, instance
+        seen = self._pending.get(key)
+        if seen is not None:
+            if taken > seen.taken or refunded > seen.refunded:
+                taken, refunded = max(taken, seen.taken), max(refunded, seen.refunded)
+                self._pending[key] = _Seen(taken, refunded, rule, charge, time_zone)
+        elif len(self._pending) < self._most:
+            self._pending[key] = _Seen(taken, refunded, rule, charge, time_zone)
+        else:
+            self._lose()
+        if self._task is None and not self._told_idle:
+            self._told_idle = True
+            _logger.warning("a UsageMeter takes notes and writes none: hold it in async with")
+
+    def _own_instance(self) -> str:
+        # Not made before it is needed: a process that forks before it serves shares nothing.
+        self._instance = self._instance or os.urandom(8).hex()
+        return self._instance
+
+    def _lose(self) -> None:
+        self.lost += 1
+        if not self._told_loss:
+            self._told_loss = True
+            _logger.error("usage is lost: %d counters wait to be written", len(self._pending))
+            self._announce_degraded("usage_meter_full")
+
+    def _failed(self, error: Exception) -> None:
+        reason = error.code if isinstance(error, PlatformError) else type(error).__name__
+        self.failures += 1
+        if self.failures == 1:
+            _logger.warning("usage is not written, %s: it is kept in memory", reason)
+            self._announce_degraded(reason)
+        if not isinstance(error, PlatformError | TimeoutError):
+            _logger.error("a ledger of usage failed", exc_info=error)
+
+    def _worked(self) -> None:
+        if self.failures or self._told_loss:
+            _logger.warning("usage is written again, after %d attempts", self.failures)
+            announce(UsageLedgerRestored(failures=self.failures, lost=self.lost))
+        self.failures = 0
+        self._told_loss = False
+
+    def _announce_degraded(self, reason: str) -> None:
+        announce(UsageLedgerDegraded(reason=reason, pending=len(self._pending), lost=self.lost))
+
+
+def _period(
+    rule: Calendar, charge: Charge, time_zone: str, birth: int
+) -> tuple[datetime, datetime] | None:
+    with suppress(ConfigurationError):
+        return period_of_birth(rule, charge.args[1:], time_zone=time_zone, birth=birth)
+    return None
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not value > 0:
+        message = f"{name}={value!r} is not above zero"
+        raise ConfigurationError(message)

@@ -1,0 +1,87 @@
+"""
+Capacity on asyncpg connections, in the caller's own transaction (extra: `asyncpg`).
+
+    >>> capacity = PostgresCapacity()
+    >>> await capacity.take(connection, items)  # doctest: +SKIP
+    CapacityTaken(tenant_id='acme', rule=Capacity(...), before=41, after=42)
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ..._extras import missing_extra
+from ._capacity import Ask, CapacitySteps, CapacityTaken, Costs, RuleName, carry_out_async
+from ._reconcile import CapacityCount, Counts, reconcile_steps
+
+try:
+    import asyncpg
+except ImportError as cause:
+    raise missing_extra("asyncpg", cause) from cause
+
+__all__ = ["PostgresCapacity"]
+
+
+class PostgresCapacity(CapacitySteps):
+    """
+    Takes and gives back capacity on an `asyncpg.Connection`.
+
+    It is `twh_platform.quotas.postgres.psycopg.PostgresCapacity` with methods
+    to await.  Open a transaction first: outside of one no tenant is bound, and
+    the database refuses.  Errors of the database are asyncpg's.
+
+    Args:
+        plans: Which rules a tenant has; then rules can be named.
+    """
+
+    async def take(
+        self, connection: asyncpg.Connection, rule: RuleName, *, cost: int | None = None
+    ) -> CapacityTaken:
+        """
+        Take from one rule of the current tenant.
+        """
+        return await carry_out_async(self._take_one(rule, cost), partial(_ask, connection))
+
+    async def take_all(
+        self, connection: asyncpg.Connection, costs: Costs
+    ) -> tuple[CapacityTaken, ...]:
+        """
+        Take from several rules, or from none of them.
+        """
+        return await carry_out_async(self._take(costs), partial(_ask, connection))
+
+    async def give_back(
+        self, connection: asyncpg.Connection, rule: RuleName, *, amount: int | None = None
+    ) -> CapacityTaken:
+        """
+        Give back to one rule of the current tenant.
+        """
+        return await carry_out_async(self._give_back_one(rule, amount), partial(_ask, connection))
+
+    async def give_back_all(
+        self, connection: asyncpg.Connection, amounts: Costs
+    ) -> tuple[CapacityTaken, ...]:
+        """
+        Give back to several rules.
+        """
+        return await carry_out_async(self._give_back(amounts), partial(_ask, connection))
+
+    async def levels(self, connection: asyncpg.Connection) -> dict[str, int]:
+        """
+        Read the levels of the current tenant, by rule.
+        """
+        return await carry_out_async(self._levels(), partial(_ask, connection))
+
+    async def reconcile(
+        self, connection: asyncpg.Connection, counts: Counts, *, correct: bool = True
+    ) -> tuple[CapacityCount, ...]:
+        """
+        Compare levels with what is there; a function that counts may be async.
+        """
+        steps = reconcile_steps(counts, correct=correct)
+        return await carry_out_async(steps, partial(_ask, connection))
+
+
+async def _ask(connection: asyncpg.Connection, ask: Ask) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await connection.fetch(ask.sql, *ask.parameters)]
