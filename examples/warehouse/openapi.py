@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel
@@ -63,7 +64,9 @@ _HEADERS = {
     },
 }
 _COUNTED = ("RateLimit", "RateLimit-Policy")
-_LATER = {"429": (*_COUNTED, "Retry-After"), "503": ("Retry-After",)}
+_LATER = {"429", "503"}
+# The reader of these may be somebody else than the quotas' owner.
+_UNTOLD = {"401", "403"}
 
 TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 TENANT_HEADER = {
@@ -186,8 +189,8 @@ def success(
         counted: Whether the request was charged to a quota.
     """
     content = {"application/json": {"schema": schema}}
-    told = {"headers": _headers(*_COUNTED)} if counted else {}
-    return {"description": description, "content": content, **told}
+    headers = _headers(*(_COUNTED if counted else ()))
+    return {"description": description, "content": content, "headers": headers}
 
 
 def refusals(problems: Iterable[str]) -> dict[str, Any]:
@@ -198,11 +201,15 @@ def refusals(problems: Iterable[str]) -> dict[str, Any]:
     for code in problems:
         codes[str(PROBLEMS[code].status)].append(code)
     content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
+    counted = "quota_exceeded" in chain(*codes.values())
     return {
         status: {
             "description": " or ".join(f"`{code}`" for code in sorted(found)),
             "content": content,
-            **({"headers": _headers(*_LATER[status])} if status in _LATER else {}),
+            "headers": _headers(
+                *(_COUNTED if counted and status not in _UNTOLD else ()),
+                *(("Retry-After",) if status in _LATER else ()),
+            ),
         }
         for status, found in sorted(codes.items())
     }

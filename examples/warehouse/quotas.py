@@ -85,7 +85,8 @@ class Quotas:
 
             administrator: Changes overrides and reads usage.
         """
-        tiers = Plans.example() if settings.plan_file is None else Plans.from_toml(settings.plan_file)
+        file = settings.plan_file
+        tiers = Plans.example() if file is None else Plans.from_toml(file)
         overrides = PostgresOverrideStore(directory, administrators=administrator)
         plans = OverriddenPlans(tiers, overrides)
         store = _store(settings.redis_url)
@@ -124,9 +125,7 @@ def _store(redis_url: str | None) -> QuotaStore:
 
 
 def _tell_notice(notice: QuotaNotice) -> None:
-    _logger.info(
-        "tenant %s has used %d %% of %s", notice.tenant_id, notice.threshold, notice.rule
-    )
+    _logger.info("tenant %s has used %d %% of %s", notice.tenant_id, notice.threshold, notice.rule)
 
 
 def _tell_override(change: QuotaOverrideChanged) -> None:

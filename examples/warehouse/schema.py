@@ -10,9 +10,11 @@ Five logins, none of them a superuser, and only the last with BYPASSRLS:
   connects as it.
 - `warehouse_app` serves requests.  Every table it touches is under policies,
   and it cannot read a password hash.
-- `warehouse_directory` is the narrow one that works before a request is
-  trusted: it looks tenants up and checks passwords at login.
-- `warehouse_administrator` manages the rows of `twh.tenants`, and nothing else.
+- `warehouse_directory` is the narrow one that works outside of any tenant: it
+  looks tenants up, checks passwords at login, reads which limits tenants have
+  of their own, and writes down what they used.
+- `warehouse_administrator` manages the rows of `twh.tenants`, gives tenants
+  limits of their own and reads what they used, and nothing else.
 - `warehouse_support` reads items and stock levels across all tenants, for an
   administrator who has stated a reason.
 """

@@ -60,8 +60,8 @@ class Services:
 
         login: Sessions as `warehouse_directory`, bound to the current tenant.
 
-        administrator: Sessions as `warehouse_administrator`, which sees
-            `twh.tenants` only.
+        administrator: Sessions as `warehouse_administrator`, which sees no
+            tenant's rows.
 
         support: Sessions as `warehouse_support`, which sees all tenants, inside
             `twh_platform.tenancy.administrator` only.
@@ -100,9 +100,7 @@ class Services:
         administrator = bind_engine(_engine(settings.administrator_dsn, size=2))
         support = bind_administrator_engine(_engine(settings.support_dsn, size=2))
         pool = directory_pool(_plain(settings.directory_dsn))
-        administrators = directory_pool(
-            _plain(settings.administrator_dsn), min_size=0, max_size=2
-        )
+        administrators = directory_pool(_plain(settings.administrator_dsn), min_size=0, max_size=2)
         return cls(
             settings=settings,
             tokens=Tokens(settings),

@@ -47,8 +47,12 @@ _TENANT = "acme"
 _USER = UUID(int=1)
 _TOKEN_SECONDS = 86400.0
 
+_ROOM = '{"minute": {"limit": 10000000}, "hour": {"limit": 100000000}}'
+
 _FILL = f"""
-INSERT INTO twh.tenants (id, tier, status) VALUES ('{_TENANT}', 'GROWTH', 'active');
+INSERT INTO twh.tenants (id, tier, status) VALUES ('{_TENANT}', 'ENTERPRISE', 'active');
+SELECT twh.change_quota_override(
+    '{_TENANT}', '{_ROOM}', 'bench', 'as many requests as the machine can answer');
 INSERT INTO users (tenant_id, id, email, name, role)
     VALUES ('{_TENANT}', '{_USER}', 'admin@{_TENANT}.example', 'Admin', 'admin');
 INSERT INTO locations (tenant_id, id, code, name)

@@ -151,8 +151,8 @@ async def _contenders(url: str, stack: AsyncExitStack) -> tuple[Hit, dict[str, H
         return await client.evalsha(sha, 1, f"bare:{n}")
 
     contenders: dict[str, Hit] = {
-        "1 rule": _ours(RedisQuotaStore(_client(url, stack), timeout=5.0), ONE),
-        "3 rules": _ours(RedisQuotaStore(_client(url, stack), timeout=5.0), THREE),
+        "1 rule": _ours(RedisQuotaStore(_client(url, stack), timeout=2.0), ONE),
+        "3 rules": _ours(RedisQuotaStore(_client(url, stack), timeout=2.0), THREE),
     }
     for make in (_limits, _throttled, _pyrate):
         contenders.update(await make(url, stack))
@@ -274,7 +274,7 @@ async def _run(hit: Hit, numbers: Sequence[int]) -> None:
 async def _lease_rows(url: str, bare: Hit, stack: AsyncExitStack, seconds: float) -> list[Row]:
     contenders: dict[str, Hit] = {"bare": bare}
     for chunk in _LEASES:
-        store = LeasingQuotaStore(RedisQuotaStore(_client(url, stack), timeout=5.0), chunk=chunk)
+        store = LeasingQuotaStore(RedisQuotaStore(_client(url, stack), timeout=2.0), chunk=chunk)
         stack.push_async_callback(store.aclose)
         limiter = Limiter(store, plans=Plans([Plan(name="bench", rules=ONE)]))
         tenant = Tenant(id=f"leased-{chunk}", tier="bench")
@@ -324,8 +324,8 @@ async def _server_rows(server: RedisServer) -> list[Row]:
         rounds: dict[str, list[float]] = {}
         hits: dict[str, Hit] = {
             "bare": lambda _: client.evalsha(sha, 1, "bare"),
-            "1 rule": _ours(RedisQuotaStore(_client(server.url, stack), timeout=5.0), ONE),
-            "3 rules": _ours(RedisQuotaStore(_client(server.url, stack), timeout=5.0), THREE),
+            "1 rule": _ours(RedisQuotaStore(_client(server.url, stack), timeout=2.0), ONE),
+            "3 rules": _ours(RedisQuotaStore(_client(server.url, stack), timeout=2.0), THREE),
         }
         for _ in range(7):
             for name, hit in hits.items():
@@ -363,7 +363,7 @@ async def _script_us(client: Any) -> float:
 
 
 async def _slot_rows(url: str, client: Any, stack: AsyncExitStack) -> list[Row]:
-    store = RedisQuotaStore(_client(url, stack), timeout=5.0)
+    store = RedisQuotaStore(_client(url, stack), timeout=2.0)
     plan = Plan(name="bench", rules=[Concurrency(name="slots", limit=5000)])
     limiter = Limiter(store, plans=Plans([plan]))
     tenants = {n: Tenant(id=f"slots-{n}", tier="bench") for n in (1, 1000)}
@@ -394,6 +394,8 @@ async def _slot_rows(url: str, client: Any, stack: AsyncExitStack) -> list[Row]:
 
 async def _memory_row(server: RedisServer, client: Any) -> Row:
     async with AsyncExitStack() as stack:
+        hit = _ours(RedisQuotaStore(_client(server.url, stack), timeout=2.0), THREE)
+        await hit(0)  # connections and scripts are not what is measured
         await client.flushall()
         before = await _used(client)
         pipe = client.pipeline(transaction=False)
@@ -404,7 +406,6 @@ async def _memory_row(server: RedisServer, client: Any) -> Row:
         strings = await _used(client) - before
         await client.flushall()
         before = await _used(client)
-        hit = _ours(RedisQuotaStore(_client(server.url, stack), timeout=5.0), THREE)
         for start in range(0, _KEYS, 100):
             await asyncio.gather(*(hit(n) for n in range(start, start + 100)))
         ours = await _used(client) - before

@@ -30,7 +30,7 @@ from twh_platform.quotas._store import (  # noqa: E402
 )
 from twh_platform.quotas.redis._wire import SCRIPT, Codec  # noqa: E402
 
-SEQUENCES = 3000
+SEQUENCES = 2500
 START = 1_700_000_000_000_000
 PARTITION = "t.a"
 LARGE = 2**40
@@ -52,15 +52,25 @@ MONTH = Calendar(name="x", limit=5, period="month")
 
 class Step(NamedTuple):
     """
-    One operation: of what it is, is decided by the letter.
+    One operation; its letter says which.
+
+    The clock goes on by *advance*; or, if there is a *mark*, by one of the
+    rules' own lengths, a microsecond less or more.
     """
 
     letter: str
     advance: int
+    mark: int
     charges: tuple[tuple[int, int, int, int], ...]
     past: int
     more: int
     joined: bool
+
+
+def lengths_of(numbers):
+    """The short lengths of time in the numbers of rules; one at least."""
+    found = {one for variants in numbers.values() for args in variants for one in args}
+    return sorted(one for one in found if 0 < one < 10**7) or [700]
 
 
 def _numbers(rule):
@@ -115,19 +125,21 @@ ADVANCES = (
     | st.integers(0, 3000)
     | st.sampled_from([0, 0, 700, 1000, 10_000, 10**6, 10**9, 40 * 86_400 * 10**6])
 )
-LETTERS = st.sampled_from("ttttttddfsssr")
+LETTERS = st.sampled_from("ttttttddfsssrr")
 
 
 @st.composite
 def sequences(draw):
     """Numbers for every field, whether the clock goes back, and the steps."""
     back = draw(st.booleans())
-    known = FIELDS[:FIRST_SLOTS] if back else FIELDS
-    numbers = [
-        draw(st.lists(one, min_size=VARIANTS, max_size=VARIANTS)) for _, _, one in known
-    ]
+    known = draw(
+        st.lists(st.integers(0, (FIRST_SLOTS if back else len(FIELDS)) - 1), min_size=1, max_size=4)
+    )
+    numbers = {
+        one: draw(st.lists(FIELDS[one][2], min_size=VARIANTS, max_size=VARIANTS)) for one in known
+    }
     part = st.tuples(
-        st.integers(0, len(known) - 1),
+        st.sampled_from(known),
         st.integers(0, VARIANTS - 1),
         COSTS,
         st.sampled_from([0, 0, 0, 1, 2]),
@@ -136,6 +148,7 @@ def sequences(draw):
         Step,
         LETTERS,
         ADVANCES | st.integers(-3000, 0) if back else ADVANCES,
+        st.integers(-6, 6),
         st.lists(part, min_size=1, max_size=4, unique_by=lambda one: one[0]).map(tuple),
         st.integers(0, 5),
         st.integers(-1, 40),
@@ -170,9 +183,12 @@ class Pair:
         self.keys.clear()
         twin, past, calls, expected = Forgetful(), [], [], []
         now = START
+        lengths = lengths_of(numbers)
         for index, step in enumerate(steps):
             now += step.advance
-            answer, operation = self.step(twin, now, index, step, numbers, past)
+            if step.mark > 0:
+                now += lengths[step.mark % len(lengths)] + step.advance % 3 - 1 - step.advance
+            answer, operation = self.step(twin, now, index, step=step, numbers=numbers, past=past)
             expected.append(answer)
             if not (step.joined and calls):
                 calls.append(([], [], []))
@@ -183,14 +199,14 @@ class Pair:
             self.keys.update(operation.keys)
         return twin, expected, calls, now
 
-    def step(self, twin, now, index, step, numbers, past):
+    def step(self, twin, now, index, *, step, numbers, past):
         """Do one step in memory; return its answer, and the operation for Redis."""
         if step.letter in "sr" and past:
             take, at, charges = past[-1 - step.past % len(past)]
             if step.letter == "r" and take.lease:
                 return twin.renew_at(now, take, at), self.codec.renewal(take, at)
             if charges:
-                return self.settle(twin, now, index, step, take, at, charges)
+                return self.settle(twin, now, step, take=take, at=at, charges=charges)
         take = self.take(index, step, numbers)
         outcome = twin.take_at(now, take)
         charged = zip(take.charges, outcome.fits, strict=False)
@@ -222,7 +238,7 @@ class Pair:
             lease=f"lease{index}" if slots else "",
         )
 
-    def settle(self, twin, now, index, step, take, at, charges):
+    def settle(self, twin, now, step, *, take, at, charges):
         """Settle an earlier take, perhaps again, perhaps too late."""
         settlement = Settlement(
             PARTITION,
@@ -263,7 +279,8 @@ class Pair:
                 pipeline.hgetall(name)
             elif kind == b"zset":
                 pipeline.zrange(name, 0, -1, withscores=True)
-        there = [name for name, kind in zip(names, types, strict=True) if kind in (b"hash", b"zset")]
+        both = (b"hash", b"zset")
+        there = [name for name, kind in zip(names, types, strict=True) if kind in both]
         for name, value in zip(there, pipeline.execute(), strict=True):
             kept[name] = dict(value)
         assert all(ttl != -1 for ttl in facts[1::2])
@@ -344,14 +361,14 @@ def test_the_script_and_the_twin_are_equal(client):
 
 FAULTS = {
     "a rate admits one less": ("- burst) * period <= drained", "- burst) * period < drained"),
-    "a rate never forgets": ("a * period <= drained then", "a * period < drained then"),
+    "a rate forgets late": ("since >= period then", "since > period then"),
     "a debt has no end": ("if a > most then a = most end\n          else", "else"),
     "a refund ignores time": ("if drained < cost * period then", "if true then"),
-    "a window is weighed down": ("if part > 0 then", "if part > 2 then"),
+    "a window without the one before": ("a + weight + cost", "a + cost"),
     "a window begins late": ("t == opens - length", "t == opens + length"),
     "a month is one too many": ("fits = a - b + cost <= one", "fits = a - b + cost < one"),
     "a period ends late": ("elseif now >= closes then", "elseif now > closes then"),
-    "a refund of yesterday": ("elseif at >= t then\n            b", "elseif at > t then\n            b"),
+    "a refund of yesterday": ("at >= t then\n            b", "at > t then\n            b"),
     "a slot too many": ("raw < limit + 0", "raw <= limit + 0"),
     "a refusal writes": ("word = ' 0' .. before", "admitted = true"),
     "a look writes": ("elseif op == 100 then", "elseif op == 0 then"),
@@ -371,15 +388,15 @@ def test_a_planted_fault_is_found(client, old, new):
         given(sequences())(lambda sequence: pair.check(*sequence))
     )
 
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, redis.ResponseError)):
         compare()
 
 
 def test_answers_have_the_types_of_the_protocol(client):
     """What is compared are outcomes and settlements, not words."""
     pair = Pair(client, SCRIPT)
-    numbers = [[(6, 1, 10)] * VARIANTS]
-    take = Step("t", 0, ((0, 0, 1, 0),), 0, 3, joined=False)
+    numbers = {0: [(6, 1, 10)] * VARIANTS}
+    take = Step("t", 0, 0, ((0, 0, 1, 0),), 0, 3, joined=False)
     _, _, calls, _ = pair.run(numbers, [take, take._replace(letter="s")])
 
     answers, _ = pair.ask(calls)

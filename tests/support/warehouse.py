@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from examples.warehouse.seed import email, seed
+from examples.warehouse.seed import MAIN, email, seed
 from examples.warehouse.services import Services
 from examples.warehouse.settings import Settings
+from twh_platform import Tenant
 
 PASSWORD = "a password for the tests"
 
@@ -24,10 +25,16 @@ SignIn = Callable[..., Awaitable[Client]]
 async def fill(settings: Settings) -> None:
     """
     Put the demo's tenants into an empty warehouse.
+
+    The main ones may ask for more at a time: tests send what a day brings at once.
     """
     services = Services.of(settings)
+    room = {"minute": 10_000, "in-flight": 500}
     async with services.running():
         await seed(services, password=PASSWORD)
+        for tenant_id, tier in MAIN.items():
+            tenant = Tenant(id=tenant_id, tier=tier)
+            await services.quotas.plans.put(tenant, room, actor="tests", reason="room for tests")
 
 
 def connect(app: Starlette, token: str = "") -> Client:

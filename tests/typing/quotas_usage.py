@@ -88,7 +88,7 @@ async def bill(ledger: UsageLedger) -> int:
     query = UsageQuery(first=date(2026, 9, 1), until=date(2026, 10, 1), tenant_id="acme")
     rows = await ledger.page(query, after=None, size=1000)
     assert_type(rows, Sequence[UsageRow])
-    UsageQuery(date(2026, 9, 1), date(2026, 10, 1))  # type: ignore[misc]
+    UsageQuery(date(2026, 9, 1), date(2026, 10, 1))  # type: ignore[call-arg]
     return sum(row.used for row in rows)
 
 

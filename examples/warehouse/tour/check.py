@@ -145,9 +145,6 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
         return f"{place} is null" if found is None else ""
     if isinstance(expected, Contains | Lacks):
         return _mismatch_in_list(found, expected, place)
-    if isinstance(expected, Matches):
-        like = isinstance(found, str) and re.fullmatch(expected.pattern, found)
-        return "" if like else f"{place} is {found!r}, not like {expected.pattern!r}"
     if isinstance(expected, dict) and isinstance(found, dict):
         faults = (
             mismatch(found[key], value, f"{place}.{key}")
@@ -161,7 +158,10 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
             return f"{place} has {len(found)} elements instead of {len(expected)}"
         pairs = enumerate(zip(found, expected, strict=True))
         return next(filter(None, (mismatch(a, b, f"{place}.{n}") for n, (a, b) in pairs)), "")
-    same = type(found) is type(expected) and found == expected
+    if isinstance(expected, Matches):
+        same = isinstance(found, str) and bool(re.fullmatch(expected.pattern, found))
+    else:
+        same = type(found) is type(expected) and found == expected
     return "" if same else f"{place} is {found!r} instead of {expected!r}"
 
 

@@ -23,9 +23,7 @@ for part in sys.argv[1].split("."):
 print(value)' "$1"; }"""
 
 
-def shell_lines(
-    url: str, tours: Iterable[tuple[Iterable[Step], Mapping[str, str]]]
-) -> list[str]:
+def shell_lines(url: str, tours: Iterable[tuple[Iterable[Step], Mapping[str, str]]]) -> list[str]:
     """
     The steps that are to be shown, and those that they need, for bash with curl and python3.
 

@@ -134,9 +134,7 @@ def client(number: int) -> tuple[str, str]:
     return ("X-Forwarded-For", f"{{network}}.{number}")
 
 
-def log_in(
-    title: str, tenant: str, address: str, keep: str, *, at: int, **more: Any
-) -> Step:
+def log_in(title: str, tenant: str, address: str, keep: str, *, at: int, **more: Any) -> Step:
     """
     Exchange the password for a token, kept in the variable *keep*; *at* is the place.
     """

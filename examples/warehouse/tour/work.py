@@ -17,9 +17,7 @@ def work(tenant: str, other: str) -> list[Step]:
     return [*_logins(tenant, other), *_items(), *_stock(), *_orders(), *_moves(), *_pages()]
 
 
-def _no_login(
-    title: str, tenant: str, address: str, said: str = "{password}", *, at: int
-) -> Step:
+def _no_login(title: str, tenant: str, address: str, said: str = "{password}", *, at: int) -> Step:
     return Step(
         title,
         "POST /auth/login",

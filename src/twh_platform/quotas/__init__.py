@@ -23,11 +23,11 @@ from ._leasing import LeasingQuotaStore, LeasingStats
 from ._limiter import Limiter, Meter, PlanSource
 from ._limits import Limit, Override
 from ._middleware import QuotaMiddleware, charge_actual, quota_receipt
-from ._notices import NoticeLedger, Notices, announce_capacity_notices
+from ._notices import NoticeLedger, announce_capacity_notices, capacity_notices, thresholds_crossed
 from ._overrides import MemoryOverrideStore, OverriddenPlans, OverrideChange, OverrideStore
 from ._plan import Plan
 from ._plans import Plans
-from ._problems import QUOTA_PROBLEM_TYPES
+from ._problems import QUOTA_PROBLEM_TYPES, quota_problem
 from ._routes import RouteTable
 from ._rules import (
     Calendar,
@@ -66,7 +66,6 @@ __all__ = [
     "Meter",
     "Mode",
     "NoticeLedger",
-    "Notices",
     "OnFailure",
     "Outcome",
     "OverriddenPlans",
@@ -108,6 +107,9 @@ __all__ = [
     "UsageQuery",
     "UsageRow",
     "announce_capacity_notices",
+    "capacity_notices",
     "charge_actual",
+    "quota_problem",
     "quota_receipt",
+    "thresholds_crossed",
 ]

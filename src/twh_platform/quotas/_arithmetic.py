@@ -32,6 +32,7 @@ __all__ = [
     "State",
     "Status",
     "decide",
+    "is_capped",
     "refund",
     "status",
 ]
@@ -39,6 +40,8 @@ __all__ = [
 State = tuple[int, int, int]
 
 LEVEL_TIME = 10**15
+# No count goes beyond: not what is soft, and not what is forced.
+LARGEST_COUNT = 2**53 - 1
 # Long before anything: what a counter that is not there looks like.
 EMPTY: State = (0, 0, 0)
 NEVER = -1
@@ -226,7 +229,8 @@ def _calendar_now(state: State, now: int, args: tuple[int, ...]) -> State:
 
 def _calendar(state: State, now: int, cost: int, args: tuple[int, ...]) -> tuple[bool, State]:
     birth, taken, refunded = _calendar_now(state, now, args)
-    return taken - refunded + cost <= args[0], (birth, taken + cost, refunded)
+    after = min(taken + cost, LARGEST_COUNT)
+    return taken - refunded + cost <= args[0], (birth, after, refunded)
 
 
 def _calendar_refund(
@@ -249,7 +253,8 @@ def _calendar_status(state: State, now: int, cost: int, args: tuple[int, ...]) -
 
 
 def _level(state: State, _now: int, cost: int, args: tuple[int, ...]) -> tuple[bool, State]:
-    return state[1] + cost <= args[0], (LEVEL_TIME, state[1] + cost, 0)
+    level = state[1] + cost
+    return level <= args[0], (LEVEL_TIME, min(level, LARGEST_COUNT), 0)
 
 
 def _level_refund(
@@ -352,6 +357,21 @@ def status(kind: str, state: State, now: int, cost: int, args: tuple[int, ...]) 
         ClockOutsideError: If the periods in *args* do not cover *now*.
     """
     return STATUS[kind](state, now, cost, args)
+
+
+def is_capped(kind: str, state: State, now: int, args: tuple[int, ...]) -> bool:
+    """
+    Whether a charge that led to the state has met the ceiling of what is counted.
+
+    How much of it was counted, and may be given back, the state does not say.
+    """
+    start, taken, _ = state
+    if kind == "r":
+        period, units, burst = args
+        return taken >= (now - start) * units // period + 2 * burst
+    if kind == "w":
+        return taken >= 2 * args[0]
+    return taken >= LARGEST_COUNT
 
 
 def is_over(kind: str, state: State, now: int, args: tuple[int, ...]) -> bool:

@@ -66,6 +66,14 @@ class Breaker:
         self.probes += 1
         return True
 
+    def hinders(self, now: float) -> bool:
+        """
+        Whether callers are kept away, or were a moment ago.
+
+        One that nobody asks any more says nothing after its longest pause.
+        """
+        return self.is_open and (self._probing or now < self._until + self._longest)
+
     def succeeded(self, *, probe: bool) -> bool:
         """
         Take note of an answer.

@@ -13,11 +13,12 @@ from ..errors import (
     QuotaCostError,
     QuotaExceededError,
 )
-from ._arithmetic import NEVER, State, status
-from ._rules import LARGEST_LIMIT, Mode, Rule
-from ._store import SHADOW, Charge, Outcome, Settlement, Take
+from ._arithmetic import NEVER, State, is_capped, status
+from ._quoting import shown
+from ._rules import LARGEST, LARGEST_LIMIT, Mode, Rule
+from ._store import OPEN, SHADOW, Charge, Outcome, QuotaStore, Settlement, Take
 
-__all__ = ["Cost", "Decision", "Part", "Receipt", "RuleStatus", "checked_cost"]
+__all__ = ["Cost", "Decision", "Part", "Receipt", "RuleStatus", "checked_amount", "checked_cost"]
 
 Cost = int | Mapping[str, int]
 
@@ -30,12 +31,22 @@ def checked_cost(cost: object) -> Cost:
         twh_platform.errors.ConfigurationError: With code ``cost_invalid``, for
             what is negative, no integer or too large.
     """
-    amounts = list(cost.values()) if isinstance(cost, Mapping) else [cost]
-    for one in amounts:
-        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= LARGEST_LIMIT:
-            message = f"cost={one!r} is no integer from 0 to {LARGEST_LIMIT}"
-            raise ConfigurationError(message, code="cost_invalid")
-    return cost  # type: ignore[return-value]
+    if isinstance(cost, Mapping):
+        return {unit: checked_amount(one) for unit, one in cost.items()}
+    return checked_amount(cost)
+
+
+def checked_amount(cost: object) -> int:
+    """
+    Return a number of units if it is one, as a plain integer.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: As `checked_cost`.
+    """
+    if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= LARGEST_LIMIT:
+        message = f"cost={shown(cost)} is no integer from 0 to {LARGEST_LIMIT}"
+        raise ConfigurationError(message, code="cost_invalid")
+    return int(cost)  # of an enumeration: its text, which goes to a store, is no number
 
 
 class RuleStatus(NamedTuple):
@@ -85,14 +96,14 @@ class Part(NamedTuple):
 
         time_zone: The tenant's; empty where there is none.
 
-        shared: Whether other processes count in the same store.
+        store: Who was asked.
     """
 
     rules: tuple[Rule, ...]
     take: Take
     outcome: Outcome
     time_zone: str
-    shared: bool = True
+    store: QuotaStore
 
     def statuses(self) -> list[RuleStatus]:
         """
@@ -112,7 +123,17 @@ class Part(NamedTuple):
         if self.take.dry or not self.outcome.admitted or self.outcome.origin == "open":
             return []
         pairs = zip(self.take.charges, self.outcome.fits, strict=True)
-        return [one for one, fit in pairs if fit or self.take.force or one.mode != SHADOW]
+        made = [one for one, fit in pairs if fit or self.take.force or one.mode != SHADOW]
+        # Without the store, what fails open is not counted, whatever the others do.
+        return [one for one in made if self.outcome.origin != "local" or one.on_failure != OPEN]
+
+    def capped(self, charge: Charge) -> bool:
+        """
+        Whether a charge has met the ceiling of debt, so that nobody knows what of it counted.
+        """
+        place = self.take.charges.index(charge)
+        args = (self.outcome.charges or self.take.charges)[place].args
+        return is_capped(charge.kind, self.outcome.states[place], self.outcome.now, args)
 
 
 def _status(
@@ -164,8 +185,9 @@ class Receipt:
 
     It settles once: a second time does nothing, from this object or, after an
     answer that was lost, from another attempt.  After `expires` it is too
-    late.  A receipt that is never settled keeps what was taken; its slots of
-    `Concurrency` rules then stay until their lease runs out.
+    late; slots of `Concurrency` rules are freed even then.  A receipt that is
+    never settled keeps what was taken; its slots stay until their lease runs
+    out.
 
     Attributes:
         expires: Seconds since 1970, by the store's clock.
@@ -193,12 +215,14 @@ class Receipt:
         """
         Bring the charges to what was really used, more or less than was taken.
 
-        What is less goes back, as far as time has not given it back already.
-        What is more is charged, even beyond a limit: it has been used.
+        What is less goes back, as far as time has not given it back already,
+        and unless it was charged to a debt that could not grow any more.  What
+        is more is charged, even beyond a limit: it has been used.
 
         Args:
             cost: Units of requests, or units for each unit; what is not named
-                stays as it was taken.
+                stays as it was taken.  Where nothing was taken in requests, a
+                number is of what was.
 
         Returns:
             Whether this call settled it; False if that was done before, or if
@@ -211,8 +235,11 @@ class Receipt:
                 answer; it may be tried again.
         """
         cost = checked_cost(cost)
-        named = cost if isinstance(cost, Mapping) else {"requests": cost}
-        return await self._bring_to(named)
+        if isinstance(cost, Mapping):
+            return await self._bring_to(cost)
+        units = {rule.unit for part in self._parts for rule in part.rules}
+        meant = units & {"requests"} or units
+        return await self._bring_to(dict.fromkeys(meant, cost))
 
     async def refund(self) -> bool:
         """
@@ -249,8 +276,12 @@ class Receipt:
         done = False
         for part in self._parts:
             settlement = self._settlement(part, actual)
-            if settlement is not None:
-                done = await self._settler.settle(part, settlement) or done
+            if settlement is None:
+                continue
+            mine = await self._settler.settle(part, settlement)
+            done = done or mine
+            if not mine and (slots := _slots_of(settlement)) is not None:
+                await self._settler.settle(part, slots)
         self.settled = True
         return done
 
@@ -259,11 +290,14 @@ class Receipt:
         rules = dict(zip(part.take.charges, part.rules, strict=True))
         for charge in part.charged():
             amount = 0 if actual is None else actual.get(rules[charge].unit, charge.cost)
+            if charge.kind != "l" and amount < charge.cost and part.capped(charge):
+                continue
             if charge.kind == "l" or amount != charge.cost:
                 charges.append(charge)
                 amounts.append(amount)
         if not charges:
             return None
+        alone = all(one.kind == "l" for one in charges)
         # One id for all attempts; slots are held under one of their own.
         self._id = self._id or self._settler.new_id()
         return Settlement(
@@ -272,9 +306,21 @@ class Receipt:
             tuple(charges),
             tuple(amounts),
             part.outcome.now,
-            round(self.expires * 1e6),
+            LARGEST if alone else round(self.expires * 1e6),
             part.outcome.origin,
         )
+
+
+def _slots_of(settlement: Settlement) -> Settlement | None:
+    """
+    The slots among what could not be settled any more: they are freed however late.
+    """
+    pairs = zip(settlement.charges, settlement.actual, strict=True)
+    slots = [(one, actual) for one, actual in pairs if one.kind == "l"]
+    if not slots or len(slots) == len(settlement.charges):
+        return None
+    charges, actual = zip(*slots, strict=True)
+    return settlement._replace(charges=charges, actual=actual, expires=LARGEST)
 
 
 class Decision:
@@ -322,10 +368,11 @@ class Decision:
     @property
     def receipt(self) -> Receipt:
         """
-        What was taken.
+        What was taken; of a refusal nothing, for it has given back what it took.
         """
         if self._receipt is None:
-            self._receipt = Receipt(self._settler, self._parts, seconds=self._seconds)
+            parts = self._parts if self.allowed else ()
+            self._receipt = Receipt(self._settler, parts, seconds=self._seconds)
         return self._receipt
 
     @property

@@ -25,7 +25,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -142,7 +142,9 @@ class FallbackQuotaStore:
     Args:
         store: The store behind it.  One with a true attribute ``gives_back``
             puts right itself what it charged for a caller that is cancelled:
-            its takes need no task of their own.
+            its takes need no task of their own.  One with a method
+            ``shard_of(partition)`` says what fails together: each shard has a
+            breaker of its own.
 
         instances: How many processes share the limits; a function is asked at
             each decision, so that it may follow the deployment.
@@ -183,7 +185,7 @@ class FallbackQuotaStore:
         budget: float = 0.04,
         failures: int = 3,
         pause: float = 0.1,
-        longest_pause: float = 5.0,
+        longest_pause: float = 2.0,
         max_keys: int = 100_000,
         max_late: int = 1024,
         clock: Callable[[], float] = time.time,
@@ -215,21 +217,29 @@ class FallbackQuotaStore:
         self._max_late = max_late
         self._clock = clock
         self._monotonic = monotonic
-        self._breaker = Breaker(
-            failures=failures, pause=pause, longest=longest_pause, chance=chance
+        self._new_breaker = partial(
+            Breaker, failures=failures, pause=pause, longest=longest_pause, chance=chance
         )
+        self._shard_of: Callable[[str], Hashable] = getattr(store, "shard_of", _one_shard)
+        self._shards: dict[Hashable, _Shard] = {}
         self._share = LocalShare(_counter(instances), max_keys=max_keys)
         # By how much the store's clock is ahead of `monotonic`.
         self._ahead = int((clock() - monotonic()) * 1_000_000)
         self._full_row = 0
         self._since: float | None = None
         self._before = FallbackStats()
+        self._watch: _Watch | None = None
         self._late: set[asyncio.Task[Any]] = set()
-        self._owed: deque[tuple[Settlement, int]] = deque()
-        self._drain: asyncio.Task[None] | None = None
         self._prefix = os.urandom(6).hex()
         self._given = 0
         self.stats = FallbackStats()
+
+    @property
+    def shared(self) -> bool:
+        """
+        Whether other processes count in the store behind it.
+        """
+        return getattr(self._store, "shared", True)
 
     def __repr__(self) -> str:
         word = "degraded" if self.degraded else "answering"
@@ -249,13 +259,15 @@ class FallbackQuotaStore:
         found = self._at_once(take)
         if found is not None:
             return found
-        if not self._breaker.admits(self._monotonic()):
+        shard = self._shard(take.partition)
+        if not shard.breaker.admits(self._monotonic()):
             return self._stand_in(take)
+        call = self._store.take(take)
         try:
             if self._gives_back:
-                outcome = await self._directly(self._store.take(take))
+                outcome = await self._directly(shard, call)
             else:
-                outcome = await self._within(self._store.take(take), partial(self._late_take, take))
+                outcome = await self._within(shard, call, partial(self._late_take, take))
         except _UnansweredError:
             return self._stand_in(take)
         if outcome.states and outcome.origin != "cache":
@@ -273,9 +285,10 @@ class FallbackQuotaStore:
         now = self._moment()
         if settlement.origin in _LOCAL:
             return self._share.settle_at(now, settlement)
-        if not self._breaker.is_open:
+        shard = self._shard(settlement.partition)
+        if not shard.breaker.is_open:
             with suppress(_UnansweredError):
-                return await self._settle(settlement, 0)
+                return await self._settle(shard, settlement, 0)
         else:
             self._owe(settlement, 0)
         return Settled(now, done=False)
@@ -289,9 +302,10 @@ class FallbackQuotaStore:
         """
         if self._share.renew_at(self._moment(), take, at):
             return True
-        if not self._breaker.is_open:
+        shard = self._shard(take.partition)
+        if not shard.breaker.is_open:
             with suppress(_UnansweredError):
-                return await self._within(self._store.renew(take, at), self._late_other)
+                return await self._within(shard, self._store.renew(take, at), self._late_other)
         longest = [one.args[2] for one in take.charges if one.kind == "l"]
         return bool(longest) and self._moment() < at + min(longest)
 
@@ -301,20 +315,32 @@ class FallbackQuotaStore:
 
         Settlements that are put off get one budget's time.
         """
-        if self._drain is not None:
-            await asyncio.wait((self._drain,), timeout=self._budget)
-        tasks = [*self._late, *([self._drain] if self._drain is not None else [])]
-        for task in tasks:
+        shards = list(self._shards.values())
+        drains = [one.drain for one in shards if one.drain is not None]
+        if drains:
+            await asyncio.wait(drains, timeout=self._budget)
+        for task in (*self._late, *drains):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.stats.dropped += len(self._owed)
-        self._owed.clear()
+        await asyncio.gather(*self._late, *drains, return_exceptions=True)
+        for shard in shards:
+            self.stats.dropped += len(shard.owed)
+            shard.owed.clear()
         close = getattr(self._store, "aclose", None)
         if close is not None:
             await close()
 
+    def _shard(self, partition: str) -> _Shard:
+        name = self._shard_of(partition)
+        shard = self._shards.get(name)
+        if shard is None:
+            shard = self._shards[name] = _Shard(self._new_breaker())
+        return shard
+
     async def _within(
-        self, call: Coroutine[Any, Any, T], late: Callable[[asyncio.Task[T]], None]
+        self,
+        shard: _Shard,
+        call: Coroutine[Any, Any, T],
+        late: Callable[[asyncio.Task[T]], None],
     ) -> T:
         """
         Wait for the store's answer, within the budget.
@@ -323,7 +349,7 @@ class FallbackQuotaStore:
         what it does at the store is known only from its answer.
         """
         # admits() has let this caller through: if it is open, it is the probe.
-        probe = self._breaker.is_open
+        probe = shard.breaker.is_open
         self.stats.probes += probe
         loop = asyncio.get_running_loop()
         task = loop.create_task(call)
@@ -337,79 +363,86 @@ class FallbackQuotaStore:
                     break
                 await asyncio.sleep(0)
         except BaseException:
-            self._breaker.gave_up(self._monotonic(), probe=probe)
+            shard.breaker.gave_up(self._monotonic(), probe=probe)
             self._leave(task, late)
             raise
         finally:
             timer.cancel()
         if task.done():
-            return self._answer(task, probe=probe)
+            return self._answer(shard, task, probe=probe)
         self._leave(task, late)
-        self._failed(_TIMEOUT, probe=probe)
+        self._failed(shard, _TIMEOUT, probe=probe)
         raise _UnansweredError
 
-    async def _directly(self, call: Coroutine[Any, Any, T]) -> T:
+    async def _directly(self, shard: _Shard, call: Coroutine[Any, Any, T]) -> T:
         """
         Wait likewise, without a task for the call: when the time is over it is cancelled.
         """
-        probe = self._breaker.is_open
+        probe = shard.breaker.is_open
         self.stats.probes += probe
-        deadline = _Deadline(self._budget)
+        loop = asyncio.get_running_loop()
+        if self._watch is None or self._watch.loop is not loop:
+            self._watch = _Watch(loop, self._budget)
+        deadline = self._watch.begin()
         try:
             result = await call
         except (Exception, asyncio.CancelledError) as error:
             if deadline.passed(error):
-                self._failed(_TIMEOUT, probe=probe)
+                self._failed(shard, _TIMEOUT, probe=probe)
                 raise _UnansweredError from None
             if isinstance(error, asyncio.CancelledError):
-                self._breaker.gave_up(self._monotonic(), probe=probe)
+                shard.breaker.gave_up(self._monotonic(), probe=probe)
                 raise
-            self._judge(error, probe=probe)
+            self._judge(shard, error, probe=probe)
             raise _UnansweredError from error
         finally:
-            deadline.end()
-        self._answered(probe=probe)
+            deadline.task = None
+        self._answered(shard, probe=probe)
         return result
 
-    def _answer(self, task: asyncio.Task[T], *, probe: bool) -> T:
+    def _answer(self, shard: _Shard, task: asyncio.Task[T], *, probe: bool) -> T:
         try:
             result = task.result()
         except (Exception, asyncio.CancelledError) as error:
-            self._judge(error, probe=probe)
+            self._judge(shard, error, probe=probe)
             raise _UnansweredError from error
-        self._answered(probe=probe)
+        self._answered(shard, probe=probe)
         return result
 
-    def _judge(self, error: BaseException, *, probe: bool) -> None:
+    def _judge(self, shard: _Shard, error: BaseException, *, probe: bool) -> None:
         """
         Take note of a failure of the store; raise what is the caller's own.
         """
         if isinstance(error, ConfigurationError):
-            self._breaker.gave_up(self._monotonic(), probe=probe)
+            shard.breaker.gave_up(self._monotonic(), probe=probe)
             raise error
-        self._failed(_reason(error), probe=probe, error=error)
+        self._failed(shard, _reason(error), probe=probe, error=error)
 
-    def _answered(self, *, probe: bool) -> None:
+    def _answered(self, shard: _Shard, *, probe: bool) -> None:
         self.stats.answered += 1
-        self._breaker.succeeded(probe=probe)
+        shard.breaker.succeeded(probe=probe)
         self._full_row = 0
-        if self._since is not None and not self._breaker.is_open:
-            self._restored(self._since)
-        if self._owed:
-            self._start_drain()
+        if self._since is not None:
+            now = self._monotonic()
+            if not any(one.breaker.hinders(now) for one in self._shards.values()):
+                self._restored(self._since)
+        if shard.owed:
+            self._start_drain(shard)
 
-    def _failed(self, reason: str, *, probe: bool, error: BaseException | None = None) -> None:
+    def _failed(
+        self, shard: _Shard, reason: str, *, probe: bool, error: BaseException | None = None
+    ) -> None:
         if reason == _TIMEOUT:
             self.stats.timeouts += 1
         else:
             self.stats.errors += 1
         if reason == _FULL:
             # It is there, and answers for what it has room for.
-            self._breaker.succeeded(probe=probe)
+            shard.breaker.succeeded(probe=probe)
             self._full_row += 1
         else:
-            self._breaker.failed(self._monotonic(), probe=probe)
-        given_up = self._breaker.is_open or self._full_row >= self._failures
+            shard.breaker.failed(self._monotonic(), probe=probe)
+        given_up = shard.breaker.is_open or self._full_row >= self._failures
         if given_up and self._since is None:
             self._since = self._monotonic()
             self._before = _copy(self.stats)
@@ -499,91 +532,145 @@ class FallbackQuotaStore:
         if not task.cancelled():
             task.exception()  # asyncio complains about those that nobody looks at
 
-    async def _settle(self, settlement: Settlement, attempts: int) -> Settled:
+    async def _settle(self, shard: _Shard, settlement: Settlement, attempts: int) -> Settled:
         late = partial(self._late_settle, settlement, attempts)
         try:
-            return await self._within(self._store.settle(settlement), late)
+            return await self._within(shard, self._store.settle(settlement), late)
         except _UnansweredError as error:
             if error.__cause__ is not None:
                 self._owe(settlement, attempts + 1)
             raise
 
     def _owe(self, settlement: Settlement, attempts: int) -> None:
+        shard = self._shard(settlement.partition)
         # Without an id the store cannot tell a second attempt from another one.
         repeatable = settlement.id or not attempts
-        room = len(self._owed) < self._max_late
+        room = sum(len(one.owed) for one in self._shards.values()) < self._max_late
         if not repeatable or not room or attempts >= _MOST_ATTEMPTS:
             self.stats.dropped += 1
             return
-        self.stats.deferred += 1
-        self._owed.append((settlement, attempts))
-        if not self._breaker.is_open and not attempts:
-            self._start_drain()
+        self.stats.deferred += not attempts
+        shard.owed.append((settlement, attempts))
+        if not shard.breaker.is_open and not attempts:
+            self._start_drain(shard)
 
-    def _start_drain(self) -> None:
-        if self._drain is None or self._drain.done():
+    def _start_drain(self, shard: _Shard) -> None:
+        if shard.drain is None or shard.drain.done():
             loop = asyncio.get_running_loop()
             # Of no request: it must not keep one's tenant.
             context = contextvars.Context()
-            self._drain = loop.create_task(self._pay(), context=context)
+            shard.drain = loop.create_task(self._pay(shard), context=context)
 
-    async def _pay(self) -> None:
+    async def _pay(self, shard: _Shard) -> None:
         """
         Settle what was put off, one by one, until the store fails again.
         """
         with suppress(_UnansweredError):
-            while self._owed and not self._breaker.is_open:
-                settled = await self._settle(*self._owed.popleft())
+            while shard.owed and not shard.breaker.is_open:
+                settled = await self._settle(shard, *shard.owed.popleft())
                 # Its calendar's periods are over: so is what would be given back.
                 self.stats.dropped += settled.stale
 
 
+class _Shard:
+    """
+    What fails together: one server of a cluster.
+
+    Attributes:
+        breaker: Whether it is asked.
+
+        owed: Settlements that were put off, and how often each was tried.
+
+        drain: Carries them out.
+    """
+
+    __slots__ = ("breaker", "drain", "owed")
+
+    def __init__(self, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self.owed: deque[tuple[Settlement, int]] = deque()
+        self.drain: asyncio.Task[None] | None = None
+
+
 class _Deadline:
     """
-    Cancels the current task after so many seconds, unless it is ended before.
+    When a task is cancelled, if it still waits.
+
+    Attributes:
+        task: Whose it is; None once it waits no more.
+
+        at: By the loop's clock.
     """
 
-    __slots__ = ("_cancelling", "_loop", "_task", "_timer", "_turns")
+    __slots__ = ("_cancelling", "_turns", "at", "task")
 
-    def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- a coroutine runs in one
-        self._task: asyncio.Task[Any] | None = task
+    def __init__(self, task: asyncio.Task[Any], at: float) -> None:
+        self.task: asyncio.Task[Any] | None = task
+        self.at = at
         self._cancelling = task.cancelling()
         self._turns = _TURNS
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds, self._fire)
+
+    def fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Cancel the task, a few turns of the loop later.
+        """
+        if self.task is None:
+            return
+        self._turns -= 1
+        if self._turns >= 0:
+            loop.call_soon(self.fire, loop)
+        else:
+            self.task.cancel()
 
     def passed(self, error: BaseException) -> bool:
         """
         Whether the task was cancelled for this reason alone.
         """
-        if self._turns >= 0 or self._task is None:
+        if self._turns >= 0 or self.task is None:
             return False
-        return self._task.uncancel() <= self._cancelling and isinstance(
-            error, asyncio.CancelledError
-        )
+        ours = self.task.uncancel() <= self._cancelling
+        return ours and isinstance(error, asyncio.CancelledError)
 
-    def end(self) -> None:
-        """
-        Cancel nothing any more.
-        """
-        self._timer.cancel()
-        self._task = None
 
-    def _fire(self) -> None:
-        if self._task is None:
-            return
-        self._turns -= 1
-        if self._turns >= 0:
-            self._loop.call_soon(self._fire)
-        else:
-            self._task.cancel()
+class _Watch:
+    """
+    The deadlines of one loop, which come in their order: one timer is enough for all.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, budget: float) -> None:
+        self.loop = loop
+        self._budget = budget
+        self._deadlines: deque[_Deadline] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> _Deadline:
+        """
+        Watch the current task until its deadline's `task` is None.
+        """
+        task = asyncio.current_task(self.loop)
+        if task is None:
+            message = "a store of quotas is asked from a task"
+            raise RuntimeError(message)
+        deadline = _Deadline(task, self.loop.time() + self._budget)
+        self._deadlines.append(deadline)
+        if self._timer is None:
+            self._timer = self.loop.call_at(deadline.at, self._look)
+        return deadline
+
+    def _look(self) -> None:
+        now, deadlines = self.loop.time(), self._deadlines
+        while deadlines and (deadlines[0].task is None or deadlines[0].at <= now):
+            deadlines.popleft().fire(self.loop)
+        self._timer = self.loop.call_at(deadlines[0].at, self._look) if deadlines else None
 
 
 def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _one_shard(_: str) -> None:
+    return None
 
 
 def _nothing_at_once(_: Take) -> None:
@@ -618,13 +705,19 @@ def _counter(instances: int | Callable[[], int]) -> Callable[[], int]:
     """
     if not callable(instances):
         return lambda: instances
-    ask, last = instances, [max(1, instances())]
+    ask, last = instances, max(1, instances())
+    failed = False
 
     def count() -> int:
+        nonlocal last, failed
         try:
-            last[0] = max(1, ask())
+            last = max(1, ask())
         except Exception:
-            _logger.exception("the number of instances is not known: it stays %d", last[0])
-        return last[0]
+            if not failed:
+                _logger.exception("the number of instances is not known: it stays %d", last)
+            failed = True
+        else:
+            failed = False
+        return last
 
     return count

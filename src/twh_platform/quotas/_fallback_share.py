@@ -122,9 +122,12 @@ class LocalShare:
         charges = tuple(shared(one, count) for one, _ in counted)
         actual = tuple(one for _, one in counted)
         settled = self._store.settle_at(now, settlement._replace(charges=charges, actual=actual))
-        if settled.done:
-            self._correct(now, settlement.at, counted)
-        return settled
+        if not settled.done:
+            return settled
+        self._correct(now, settlement.at, counted)
+        found = iter(settled.states)
+        states = (_UNSEEN if one.on_failure == OPEN else next(found) for one in settlement.charges)
+        return settled._replace(states=tuple(states))
 
     def renew_at(self, now: int, take: Take, at: int) -> bool:
         """

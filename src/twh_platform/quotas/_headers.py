@@ -293,10 +293,10 @@ def _item_of(beginning: bytes, charge: Charge, state: State, now: int) -> bytes:
         start, taken, _ = state
         since = now - start
         if 0 <= since < period and taken:
-            drained = since * units // period
+            drained = since * units // period if units > 1 else 0
             left = burst - taken + drained
             if 0 <= left < burst and left <= _LARGEST:
-                renew = -(-(drained + 1) * period // units) - since
+                renew = -(-(drained + 1) * period // units) - since if units > 1 else period - since
                 return b"%b%d;t=%d" % (beginning, left, -(-renew // MICROSECONDS))
     found = status(charge.kind, state, now, charge.cost, charge.args)
     return _item(beginning, found.remaining, -(-found.renew_us // MICROSECONDS))

@@ -8,8 +8,8 @@ back.
 
 What it costs is stated.  Units are charged before they are used, never after,
 so no total is exceeded; only a `Rate` or a `SlidingWindow` may meet them late.
-At any moment an instance holds at most one chunk per key, therefore in any
-stretch of time a rule admits at most::
+At any moment an instance holds at most one chunk of a counter, whatever keys it
+is part of, therefore in any stretch of time a rule admits at most::
 
     what it admits without leases  +  instances * chunk
 
@@ -23,7 +23,7 @@ import contextvars
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +66,8 @@ class LeasingStats:
         denied: Takes that were refused from memory.
 
         held_at_most: For each rule's kind and name, the most units that this
-            process has held of one key.  Times the number of instances it is
-            what they admitted beyond the rule at the most.
+            process has held of one counter.  Times the number of instances it
+            is what they admitted beyond the rule at the most.
     """
 
     asked: int = 0
@@ -90,6 +90,9 @@ class _Key:
         chunk: How many takes are drawn at once; below 2 nothing is leased.
 
         most: How many could be drawn at the very most.
+
+        reserved: Takes that it may hold: they count against what may be held
+            of each counter.
 
         left: Takes that are paid for and unused.
 
@@ -127,6 +130,7 @@ class _Key:
         "most",
         "outcome",
         "paid",
+        "reserved",
         "seen",
         "start",
         "take",
@@ -138,6 +142,7 @@ class _Key:
         self.take = take
         self.chunk = chunk
         self.most = most
+        self.reserved = 0
         self.left = 0
         self.paid = 0
         self.ends = 0.0
@@ -172,10 +177,10 @@ class LeasingQuotaStore:
     Args:
         store: The store behind it.
 
-        chunk: How many takes are drawn in one trip.  If it is not given, a
-            tenth of each limit, and of rates and windows no more than they
-            admit in 50 ms: a key whose chunk would be less than 2 is not leased.
-            0 leases nothing.
+        chunk: How many units of a rule may be held here unused.  If it is not
+            given, a tenth of each limit, and of rates and windows no more than
+            they admit in 50 ms.  What it does not suffice for two takes of is
+            not leased.  0 leases nothing.
 
         lease: Seconds for which a chunk can be used.
 
@@ -190,6 +195,8 @@ class LeasingQuotaStore:
 
     Attributes:
         stats: Counters.
+
+        shard_of: As that of the store behind it.
 
     Raises:
         twh_platform.errors.ConfigurationError: If a number is not possible.
@@ -215,12 +222,15 @@ class LeasingQuotaStore:
             message = f"lease={lease!r} is not above zero"
             raise ConfigurationError(message)
         self._store = store
+        self.shard_of: Callable[[str], Hashable] = getattr(store, "shard_of", _one_shard)
         self._chunk = chunk
         self._lease = lease
         self._hot = hot
         self._max_keys = max_keys
         self._monotonic = monotonic
         self._denial = denial
+        # Units that are held of each counter, or may be.
+        self._held: dict[tuple[str, str], int] = {}
         self._denials = Denials(longest_us=round(denial * 1_000_000), max_keys=max_keys)
         # By how much the store's clock is ahead of `monotonic`, in microseconds.
         self._ahead = 0
@@ -232,6 +242,13 @@ class LeasingQuotaStore:
         self._prefix = os.urandom(6).hex()
         self._returns = 0
         self.stats = LeasingStats()
+
+    @property
+    def shared(self) -> bool:
+        """
+        Whether other processes count in the store behind it.
+        """
+        return getattr(self._store, "shared", True)
 
     def __repr__(self) -> str:
         return f"LeasingQuotaStore({self._store!r}, keys={len(self._keys)})"
@@ -259,8 +276,8 @@ class LeasingQuotaStore:
             args = rule.limit, rule.per_us
         else:
             return 0
-        chunk = self._takes(rule.kind, args, rule.cost)
-        return instances * chunk * rule.cost if chunk >= _LEAST else 0
+        units = self._units(rule.kind, args)
+        return instances * units if units >= _LEAST else 0
 
     def take_nowait(self, take: Take, /) -> Outcome | None:
         """
@@ -354,6 +371,7 @@ class LeasingQuotaStore:
             # Timers and tasks of another loop do not run any more.
             self._keys.clear()
             self._by_id.clear()
+            self._held.clear()
             self._loop = loop
         key = self._keys.pop(take, None)
         if key is None:
@@ -377,7 +395,8 @@ class LeasingQuotaStore:
             key.hot = often and now < key.start + 2 * self._lease
             key.start, key.seen, key.before = now, 0, served
         key.seen += 1
-        return (key.hot or key.seen > self._hot) and now >= key.exact_until
+        hot = key.hot or key.seen > self._hot
+        return hot and now >= key.exact_until and self._free(key) >= _LEAST
 
     def _serve(self, key: _Key) -> None:
         """
@@ -400,13 +419,15 @@ class LeasingQuotaStore:
 
         It belongs to no request: a client that goes away takes nothing along.
         """
-        wanted = min(key.chunk + len(key.waiting), key.most)
+        self._reserve(key)
+        wanted = min(key.reserved + len(key.waiting), key.most)
         take = _times(key.take, wanted)
         asked_at = self._monotonic()
         try:
             outcome = await self._store.take(take)
         except BaseException as error:
             key.drawing = False
+            self._release(key)
             self._fail(key, error)
             if not isinstance(error, Exception):
                 raise
@@ -414,7 +435,9 @@ class LeasingQuotaStore:
         key.drawing = False
         if outcome.admitted:
             self._granted(key, take, outcome, asked_at, wanted)
-        elif outcome.stale:
+            return
+        self._release(key)
+        if outcome.stale:
             self._tell_all(key, outcome)
         else:
             self._refused(key, outcome, asked_at)
@@ -479,18 +502,43 @@ class LeasingQuotaStore:
 
     def _hold(self, key: _Key) -> None:
         """
-        Keep what is left, no more than a chunk, and no longer than the lease.
+        Keep what is left, no more than was reserved, and no longer than the lease.
         """
-        if key.left > key.chunk:
+        if key.left > key.reserved:
             # Some of those who waited have gone.
-            self._return(key, key.left - key.chunk)
-        held = self.stats.held_at_most
-        for charge in key.take.charges:
-            units = key.left * charge.cost
-            if units > held.get(charge.field, 0) and len(held) < _MOST_NAMES:
-                held[charge.field] = units
-        if key.left and key.timer is None:
+            self._return(key, key.left - key.reserved)
+        if key.timer is None:
             self._set_timer(key)
+
+    def _free(self, key: _Key) -> int:
+        """
+        How many takes the key may hold, besides what other keys hold of its counters.
+        """
+        return min(
+            (self._units(one.kind, one.args) - self._held.get((one.bucket, one.field), 0))
+            // one.cost
+            + key.reserved
+            for one in key.take.charges
+        )
+
+    def _reserve(self, key: _Key) -> None:
+        takes = max(0, min(key.chunk, self._free(key)))
+        self._release(key)
+        key.reserved = takes
+        most = self.stats.held_at_most
+        for one in key.take.charges:
+            place = one.bucket, one.field
+            held = self._held[place] = self._held.get(place, 0) + takes * one.cost
+            if held > most.get(one.field, 0) and (one.field in most or len(most) < _MOST_NAMES):
+                most[one.field] = held
+
+    def _release(self, key: _Key) -> None:
+        for one in key.take.charges if key.reserved else ():
+            place = one.bucket, one.field
+            self._held[place] -= key.reserved * one.cost
+            if not self._held[place]:
+                del self._held[place]
+        key.reserved = 0
 
     def _set_timer(self, key: _Key) -> None:
         wait = max(0.0, key.ends - self._monotonic())
@@ -498,10 +546,14 @@ class LeasingQuotaStore:
 
     def _at_end(self, key: _Key) -> None:
         key.timer = None
-        if key.left and self._monotonic() < key.ends:
+        if key.drawing:  # what it gets, or not, sets the timer anew
+            return
+        if self._monotonic() < key.ends:
             self._set_timer(key)
-        elif key.left:
+            return
+        if key.left:
             self._return(key, key.left)
+        self._release(key)
 
     def _drop(self, key: _Key) -> None:
         del self._keys[key.take], self._by_id[id(key.take)]
@@ -510,6 +562,7 @@ class LeasingQuotaStore:
             key.timer = None
         if key.left:
             self._return(key, key.left)
+        self._release(key)
 
     def _return(self, key: _Key, unused: int) -> None:
         key.left -= unused
@@ -553,19 +606,22 @@ class LeasingQuotaStore:
         """
         if not charges or any(one.kind not in _KINDS or one.mode != HARD for one in charges):
             return 0, 0
-        chunk = min(self._takes(one.kind, one.args, one.cost) for one in charges)
+        chunk = min(self._units(one.kind, one.args) // one.cost for one in charges)
         return chunk, min(_full(one.kind, one.args) // one.cost for one in charges)
 
-    def _takes(self, kind: str, args: tuple[int, ...], cost: int) -> int:
+    def _units(self, kind: str, args: tuple[int, ...]) -> int:
+        """
+        How many units of a rule may be held unused.
+        """
         full = _full(kind, args)
         if self._chunk is not None:
-            return min(self._chunk, full // cost)
+            return min(self._chunk, full)
         units = full // _FRACTION
         if kind == "r":
-            units = min(units, _STRETCH_US * args[1] // args[0])
-        elif kind == "w":
-            units = min(units, _STRETCH_US * args[0] // args[1])
-        return units // cost
+            return min(units, _STRETCH_US * args[1] // args[0])
+        if kind == "w":
+            return min(units, _STRETCH_US * args[0] // args[1])
+        return units
 
 
 def _full(kind: str, args: tuple[int, ...]) -> int:
@@ -573,6 +629,10 @@ def _full(kind: str, args: tuple[int, ...]) -> int:
     The most units that a rule admits at once.
     """
     return args[2] if kind == "r" else args[0]
+
+
+def _one_shard(_: str) -> None:
+    return None
 
 
 def _times(take: Take, count: int) -> Take:

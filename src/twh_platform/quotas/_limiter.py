@@ -19,6 +19,7 @@ from ..tenancy._tenant import Tenant
 from ._announcements import QuotaExceeded, QuotaRefused
 from ._calendar import period_starts
 from ._decision import Cost, Decision, Part, Receipt, checked_cost
+from ._quoting import shown
 from ._rules import (
     Calendar,
     Capacity,
@@ -52,8 +53,9 @@ _POLICIES = {OnFailure.OPEN: OPEN, OnFailure.CLOSED: CLOSED, OnFailure.SHARE: SH
 _COMMON = frozenset({Scope.CLIENT, Scope.GLOBAL})
 _LETTERS = {Scope.USER: "u", Scope.API_KEY: "k", Scope.ROUTE: "r"}
 _MOST_PLANS = 4096
-_MOST_PREPARED = 16_384
+_MOST_PREPARED = 32_768
 _MOST_ATTEMPTS = 3
+_LONGEST_RECEIPT = 366 * 86_400
 
 # What a named tuple's own constructor comes to, in a third of its time.
 _new = tuple.__new__
@@ -139,7 +141,7 @@ class _RuleSet:
         prepared: The takes of requests that differ in what matters.
     """
 
-    __slots__ = ("_key", "_route", "_user", "plan", "prepared", "rules")
+    __slots__ = ("_client", "_common", "_key", "_route", "_user", "plan", "prepared", "rules")
 
     def __init__(self, plan: Rules | None, rules: Sequence[Rule]) -> None:
         scopes = {one.scope for one in rules}
@@ -149,6 +151,8 @@ class _RuleSet:
         self._user = Scope.USER in scopes
         self._key = Scope.API_KEY in scopes
         self._route = Scope.ROUTE in scopes or any(one.routes for one in rules)
+        self._client = Scope.CLIENT in scopes
+        self._common = Scope.GLOBAL in scopes
 
     def key(self, request: _Request) -> tuple[Any, ...]:
         """
@@ -161,6 +165,8 @@ class _RuleSet:
             api_key = None
         if not self._route:
             route = None
+        if not self._client and client is not None:
+            client = "" if self._common else None
         return tenant_id, time_zone, user, api_key, route, client, cost, only
 
 
@@ -206,7 +212,8 @@ class Limiter:
 
     Raises:
         twh_platform.errors.ConfigurationError: If *rules* have a scope inside a
-            tenant, or a name twice, or if *receipt_seconds* is not above zero.
+            tenant, or a name twice, or if *receipt_seconds* is not above zero
+            and at most 366 days.
     """
 
     def __init__(
@@ -223,16 +230,17 @@ class Limiter:
         self._plans = plans
         self._rules = tuple(rules)
         self._meter = meter
-        self._shared = getattr(store, "shared", True)
         self._receipt_seconds = receipt_seconds
         self._clock = clock
         self._common = _RuleSet(None, self._rules)
         self._known: dict[int, _RuleSet] = {}
-        self._prefix = os.urandom(9).hex()
+        self._prepared = 0
+        self._prefix = ""
+        self._process = 0
         self._numbers = itertools.count()
         _check_common(self._rules)
-        if not receipt_seconds > 0:
-            message = f"receipt_seconds={receipt_seconds!r} is not above zero"
+        if not 0 < receipt_seconds <= _LONGEST_RECEIPT:
+            message = f"receipt_seconds={receipt_seconds!r} is not above zero and up to 366 days"
             raise ConfigurationError(message)
 
     async def take(
@@ -273,7 +281,8 @@ class Limiter:
             The decision, whether it allows or refuses.
 
         Raises:
-            twh_platform.errors.ConfigurationError: For a cost that is none.
+            twh_platform.errors.ConfigurationError: For a cost that is none, a
+                rule that there is not, or an id that is no text.
 
             twh_platform.errors.BackendUnavailableError: If the store does not
                 answer, and nothing stands in for it.
@@ -298,7 +307,16 @@ class Limiter:
         """
         return await self._decide(self._request(tenant, **asked), force=True)
 
-    async def give_back(self, tenant: Tenant, name: str, amount: int) -> None:
+    async def give_back(
+        self,
+        tenant: Tenant,
+        name: str,
+        amount: int,
+        *,
+        user: str | None = None,
+        api_key: str | None = None,
+        route: str | None = None,
+    ) -> None:
         """
         Give back units of a `Capacity` rule that the store keeps.
 
@@ -309,14 +327,26 @@ class Limiter:
 
             amount: How many; the level does not go below zero.
 
+            user: The user's id, for a rule of that scope.
+
+            api_key: The API key's id, likewise.
+
+            route: The template of the route, likewise.
+
         Raises:
-            twh_platform.errors.ConfigurationError: If there is no such rule, or
-                the amount is none.
+            twh_platform.errors.ConfigurationError: If there is no such rule, if
+                the amount is none, or if it is not said whose level it is.
 
             twh_platform.errors.BackendUnavailableError: If the store does not
                 answer.
         """
-        request = self._request(tenant, cost=amount, only=(name,))
+        request = self._request(
+            tenant, user=user, api_key=api_key, route=route, cost=amount, only=(name,)
+        )
+        if not _met(request.rules.rules, request):
+            [scope] = [one.scope for one in request.rules.rules if one.name == name]
+            message = f"rule {name!r} has scope={scope}: it is not said whose level it is"
+            raise ConfigurationError(message)
         for rules, take in self._prepare(request).parts:
             if not isinstance(rules[0], Capacity):
                 message = f"rule {name!r} of tenant {tenant.id!r} is of another kind than Capacity"
@@ -350,7 +380,7 @@ class Limiter:
     ) -> _Request:
         amount: int | frozenset[tuple[str, int]] | None = None
         if cost is not None:
-            checked_cost(cost)
+            cost = checked_cost(cost)
             amount = cost if isinstance(cost, int) else frozenset(cost.items())
         names = None if only is None else tuple(only)
         if tenant is None:
@@ -384,7 +414,7 @@ class Limiter:
                     lease = take.lease and self.new_id()
                     take = take._replace(dry=dry, force=force, lease=lease)  # noqa: PLW2901
                 outcome = await self.store.take(take)
-                part = _new(Part, (met, take, outcome, request[2], self._shared))
+                part = _new(Part, (met, take, outcome, request[2], self.store))
                 if outcome.stale:
                     part = await self._ask_again(request, part)
                 parts += (part,)
@@ -393,20 +423,22 @@ class Limiter:
         except BaseException:
             await self._undo(parts)
             raise
-        decision = await self._decided(parts, dry=dry)
+        decision = await self._decided(parts, dry=dry, too_large=bool(prepared.too_large))
         return decision if dry else self._told(decision, request)
 
-    async def _decided(self, parts: tuple[Part, ...], *, dry: bool) -> Decision:
-        code = ""
+    async def _decided(self, parts: tuple[Part, ...], *, dry: bool, too_large: bool) -> Decision:
+        why = ""
         for part in parts:
             if not part.outcome.admitted:
                 closed = part.outcome.origin == "closed"
-                code = "quota_store_unavailable" if closed else "quota_exceeded"
+                why = "quota_store_unavailable" if closed else "quota_exceeded"
         if parts and self._meter is not None:
             self._meter.note(parts[-1])  # a tenant's rules are asked last
-        if code and not dry:
+        if dry and too_large:
+            why = "quota_cost_too_large"
+        elif why and not dry:
             await self._undo(parts[:-1])
-        return Decision(self, parts, code, self._receipt_seconds)
+        return Decision(self, parts, why, self._receipt_seconds)
 
     async def _ask_again(self, request: _Request, part: Part) -> Part:
         """
@@ -447,12 +479,18 @@ class Limiter:
         """
         Prolong the slots of one part of a receipt, which calls this.
         """
-        return await self.store.renew(part.take, part.outcome.now)
+        # A rule that was only tried, and had no slot left, holds none.
+        take = part.take._replace(charges=tuple(part.charged()))
+        return await self.store.renew(take, part.outcome.now)
 
     def new_id(self) -> str:
         """
         An id that no other receipt has.
         """
+        process = os.getpid()
+        if process != self._process:
+            # Workers that were forked from one that is loaded would share their ids.
+            self._process, self._prefix = process, os.urandom(9).hex()
         return f"{self._prefix}{next(self._numbers):x}"
 
     def _told(self, decision: Decision, request: _Request) -> Decision:
@@ -478,10 +516,17 @@ class Limiter:
             charge = charge_of(rule, bucket, cost, request.time_zone, around)
             parts.setdefault(partition, []).append((rule, charge))
         takes = tuple(_take(partition, pairs) for partition, pairs in parts.items())
-        if len(rules.prepared) >= _MOST_PREPARED:
-            rules.prepared.clear()
+        if self._prepared >= _MOST_PREPARED:
+            self._forget()
+        self._prepared += 1
         prepared = rules.prepared[rules.key(request)] = _Prepared(takes, tuple(too_large))
         return prepared
+
+    def _forget(self) -> None:
+        # Of all plans together: tenants with limits of their own have each a plan.
+        for rules in (self._common, *self._known.values()):
+            rules.prepared.clear()
+        self._prepared = 0
 
 
 def charge_of(rule: Rule, bucket: str, cost: int, time_zone: str, around_us: int) -> Charge:
@@ -593,8 +638,11 @@ def _place(rule: Rule, request: _Request) -> tuple[str, str]:
 
 
 def _encoded(name: str | None) -> str:
+    if not isinstance(name, str):
+        message = f"{shown(name)} is no text: the ids of users, API keys and clients are"
+        raise ConfigurationError(message)
     # "~" and "." are left alone by quote(): neither is a separator of ours.
-    return quote(name or "", safe="", errors="surrogatepass")
+    return quote(name, safe="", errors="surrogatepass")
 
 
 def _take(partition: str, pairs: list[tuple[Rule, Charge]]) -> tuple[tuple[Rule, ...], Take]:

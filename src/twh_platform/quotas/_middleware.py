@@ -176,13 +176,14 @@ class QuotaMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
+        taking = self._taking(scope)
+        if taking is None:
+            await self.app(scope, receive, send)
+            return
         try:
-            decision = await self._take(scope)
+            decision = await taking
         except BackendUnavailableError as error:
             await self._unavailable(error, scope)(scope, receive, send)
-            return
-        if decision is None:
-            await self.app(scope, receive, send)
             return
         if not decision.allowed:
             await self._refusal(decision)(scope, receive, send)
@@ -199,7 +200,7 @@ class QuotaMiddleware:
         if exchange.pending or not exchange.answered:
             await exchange.end(refund=self._refunds)
 
-    async def _take(self, scope: Scope) -> Decision | None:
+    def _taking(self, scope: Scope) -> Awaitable[Decision] | None:
         route = self._routes(scope) or _UNMATCHED
         terms = self._terms.get(route) or self._read_terms(route)
         if terms.exempt:
@@ -209,9 +210,9 @@ class QuotaMiddleware:
         if tenant is None:
             if client is None:
                 return None
-            return await self._limiter.take(route=route, client=client, cost=terms.cost)
+            return self._limiter.take(route=route, client=client, cost=terms.cost)
         user, api_key = self._identity(scope)
-        return await self._limiter.take(
+        return self._limiter.take(
             tenant, user=user, api_key=api_key, route=route, client=client, cost=terms.cost
         )
 

@@ -52,6 +52,8 @@ _TOP = ("default", "common", "rules", "plans")
 _BARE = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHOWN = 80
 _LONGEST_TEXT = 1000
+# No key has more than three parts, and the time to read one grows with their square.
+_MOST_DOTS = 250
 
 Table = dict[str, Any]
 
@@ -124,6 +126,9 @@ def read_plan_file(text: str, *, source: str) -> PlanFile:
 def _parse(text: str, top: _Place) -> Table:
     if len(text) > LARGEST_BYTES:
         top.refuse(f"it is larger than {LARGEST_BYTES} bytes")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS:
+            top.refuse(f"line {number}: it has more than {_MOST_DOTS} dots")
     try:
         return tomllib.loads(text)
     except ValueError as error:

@@ -174,6 +174,7 @@ class Rule:
         self._require(
             whole and least <= value <= most, name, f"is no integer from {least} to {most}"
         )
+        object.__setattr__(self, name, int(value))  # an enumeration's text is no number
 
     def _put_enum(self, name: str, kind: type[StrEnum]) -> None:
         value = getattr(self, name)

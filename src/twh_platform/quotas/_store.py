@@ -216,7 +216,8 @@ class MemoryQuotaStore:
         MemoryQuotaStore(keys=0, max_keys=1000)
 
     Args:
-        max_keys: How many states it keeps at the most.
+        max_keys: How many states it keeps at the most, and how many settlements
+            that could come a second time.
 
         clock: Seconds since 1970.
 
@@ -235,8 +236,11 @@ class MemoryQuotaStore:
         self._max_keys = max_keys
         self._clock = clock
         self._now = 0
+        # While it is ahead of the system's clock: what it said last, and what that had read.
+        self._slow_now = self._slow_read = 0
         self._kept: dict[_Key, _Kept] = {}
         self._queue: deque[_Key] = deque()
+        self._marked = 0  # settlements among what is kept, which take no room from rules
 
     def __repr__(self) -> str:
         return f"MemoryQuotaStore(keys={len(self._kept)}, max_keys={self._max_keys})"
@@ -251,8 +255,8 @@ class MemoryQuotaStore:
         """
         # As `_moment`, for which a call is saved here.
         now = int(self._clock() * 1_000_000)
-        if now < self._now:  # noqa: PLR1730 -- max() is another call
-            now = self._now
+        if now < self._now:
+            now = self._slowed(now)
         self._now = now
         return self.take_at(now, take)
 
@@ -331,6 +335,13 @@ class MemoryQuotaStore:
         marker = settlement.partition, settlement.id
         if now > settlement.expires or (settlement.id and marker in self._kept):
             return Settled(now, done=False)
+        # What frees slots and nothing else needs no marker to be done once.
+        slots = all(charge.kind == "l" for charge in settlement.charges)
+        if settlement.id and not slots:
+            self._sweep(now, 2)
+            if self._marked >= self._max_keys:
+                message = f"{self._max_keys} settlements are kept already"
+                raise BackendUnavailableError(message, code="quota_store_full")
         try:
             states = tuple(
                 self._settled_state(now, charge, actual, settlement)
@@ -345,13 +356,12 @@ class MemoryQuotaStore:
                 self._slots(charge).free(settlement.id)
             else:
                 self._put(now, charge, state)
-        if all(charge.kind == "l" for charge in settlement.charges):
-            # What frees slots and nothing else needs no marker to be done once.
+        if slots:
             return Settled(now, done=True, states=states) if freed else Settled(now, done=False)
         if settlement.id:
-            self._sweep(now, 2)
             self._queue.append(marker)
             self._kept[marker] = settlement.expires, None
+            self._marked += 1
         return Settled(now, done=True, states=states)
 
     def renew_at(self, now: int, take: Take, at: int) -> bool:
@@ -368,12 +378,24 @@ class MemoryQuotaStore:
         return bool(held) and all(renewed)
 
     def _moment(self) -> int:
-        # The clock of the system may be set back; the store's does not go back.
         now = int(self._clock() * 1_000_000)
         if now < self._now:
-            return self._now
+            now = self._slowed(now)
         self._now = now
         return now
+
+    def _slowed(self, read: int) -> int:
+        """
+        The clock of the system was set back: the store's goes at half the speed until they agree.
+
+        If it stood still, nothing would refill until then.
+        """
+        if self._now != self._slow_now or read < self._slow_read:
+            self._slow_read = read
+        step = (read - self._slow_read) // 2
+        self._slow_read += 2 * step
+        self._slow_now = self._now + step
+        return self._slow_now
 
     def _state(self, now: int, charge: Charge) -> State:
         kept = self._kept.get((charge.bucket, charge.field))
@@ -399,9 +421,9 @@ class MemoryQuotaStore:
     def _make_room(self, now: int, new: int) -> None:
         # Two for each that comes: what has run out goes faster than it comes.
         self._sweep(now, 2 * new)
-        if len(self._kept) + new > self._max_keys:
+        if len(self._kept) - self._marked + new > self._max_keys:
             self._sweep(now, 64)
-        if len(self._kept) + new > self._max_keys:
+        if len(self._kept) - self._marked + new > self._max_keys:
             message = f"all {self._max_keys} keys are in use"
             raise BackendUnavailableError(message, code="quota_store_full")
 
@@ -409,7 +431,7 @@ class MemoryQuotaStore:
         for _ in range(min(count, len(self._queue))):
             key = self._queue.popleft()
             if _is_over(self._kept[key], now):
-                del self._kept[key]
+                self._marked -= self._kept.pop(key)[1] is None
             else:
                 self._queue.append(key)
 

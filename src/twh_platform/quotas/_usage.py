@@ -15,6 +15,7 @@ import asyncio
 import heapq
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ from ._notices import (
     scope_of,
 )
 from ._periods import period_of_birth
-from ._rules import LARGEST, Calendar, Capacity
-from ._store import SHADOW, Charge
+from ._rules import LARGEST, Calendar
+from ._store import SHADOW, Charge, QuotaStore, Take
 
 __all__ = [
     "MemoryUsageLedger",
@@ -53,6 +54,9 @@ _LOCAL = "local"
 # Of these the states are missing or old.
 _UNCOUNTED = frozenset({"open", "closed", "cache"})
 _BATCH = 1000
+_LOOKS = 100
+
+_new = tuple.__new__
 
 _logger = logging.getLogger("twh_platform.quotas")
 
@@ -334,6 +338,7 @@ class _Seen(NamedTuple):
     rule: Calendar
     charge: Charge
     time_zone: str
+    store: QuotaStore
 
 
 _Key = tuple[str, str, int, str]
@@ -366,6 +371,9 @@ class UsageMeter:
         timeout: Seconds after which writing a batch is given up, and tried
             again with the next.
 
+        look_after: Seconds after which, once or twice as many, it looks at a
+            counter again that nothing was heard of since.
+
         max_pending: How many counters may wait.
 
         thresholds: The percentages of a limit that are noticed.
@@ -381,12 +389,14 @@ class UsageMeter:
         *,
         interval: float = 1.0,
         timeout: float = 10.0,
+        look_after: float = 10.0,
         max_pending: int = 100_000,
         thresholds: Iterable[int] = THRESHOLDS,
     ) -> None:
         for name, value in (
             ("interval", interval),
             ("timeout", timeout),
+            ("look_after", look_after),
             ("max_pending", max_pending),
         ):
             _require_positive(name, value)
@@ -396,6 +406,10 @@ class UsageMeter:
         self._most = max_pending
         self._notices = Notices(checked_thresholds(thresholds))
         self._pending: dict[_Key, _Seen] = {}
+        # What was written since the last look, and between that and the one before.
+        self._fresh: dict[_Key, _Seen] = {}
+        self._aging: dict[_Key, _Seen] = {}
+        self._look_after = look_after
         self._instance = ""
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -441,24 +455,33 @@ class UsageMeter:
         """
         Take down what a store has said of a tenant's rules.
         """
-        rules, take, outcome, time_zone, shared = part
-        if outcome.origin in _UNCOUNTED or not take.partition.startswith("t."):
+        # By position, and without a call for what is known already: it is a part of each take.
+        rules, take, outcome, time_zone, store = part
+        origin = outcome[4]
+        if origin in _UNCOUNTED or take[0][:2] != "t.":
             return
-        exact = outcome.origin != _LOCAL
-        instance = "" if shared and exact else self._own_instance()
-        wrote = outcome.admitted and not take.dry
+        exact = origin != _LOCAL
+        wrote = outcome[1] and not take[3]
         if not (wrote or exact):
             return  # it may tell what it knows of the store, and not what it counts itself
-        for rule, charge, fit, state in zip(
-            rules, take.charges, outcome.fits, outcome.states, strict=True
-        ):
-            added = charge.cost if wrote and (fit or take.force or charge.mode != SHADOW) else 0
-            if isinstance(rule, Calendar) and state[0]:
-                self._counter(rule, charge, state, time_zone, instance)
-                used = state[1] - state[2]
-                if exact and 100 * used >= self._notices.least * rule.limit:
+        instance = "" if exact and getattr(store, "shared", True) else self._own_instance()
+        pending, least = self._pending, self._notices.least
+        rule: Any  # of the kind that its charge says
+        for rule, charge, fit, state in zip(rules, take[1], outcome[2], outcome[3], strict=True):
+            kind = charge[2]
+            if kind == "c" and state[0]:
+                birth, taken, refunded = state
+                key = charge[0], charge[1], birth, instance
+                seen = _new(_Seen, (taken, refunded, rule, charge, time_zone, store))
+                old = pending.get(key)
+                if old is not None and taken >= old[0] and refunded >= old[1]:
+                    pending[key] = seen
+                else:
+                    self._counter(key, seen)
+                if exact and 100 * (taken - refunded) >= least * charge[5][0]:
+                    added = _added(take, charge, fit, wrote=wrote)
                     self._notices.look(rule, charge, time_zone, state, added)
-            elif isinstance(rule, Capacity) and added and exact:
+            elif kind == "n" and exact and (added := _added(take, charge, fit, wrote=wrote)):
                 self._notices.announce_level(rule, charge, state[1], added)
 
     async def flush(self) -> bool:
@@ -481,9 +504,44 @@ class UsageMeter:
             return True
 
     async def _run(self) -> None:
+        turned = time.monotonic()
         while True:
             await asyncio.sleep(self._interval)
             await self.flush()
+            if time.monotonic() - turned >= self._look_after:
+                turned = time.monotonic()
+                await self.look_again()
+
+    async def look_again(self) -> None:
+        """
+        Look at the counters that nobody has written anything of for a while.
+
+        What a store gives back by itself, because whoever asked had gone, is
+        told to nobody; what another instance had counted when it was killed,
+        neither.  Nothing is taken.
+        """
+        quiet = [(key, seen) for key, seen in self._aging.items() if key not in self._fresh]
+        self._aging, self._fresh = self._fresh, {}
+        for start in range(0, len(quiet), _LOOKS):
+            looks = (self._look(key, seen) for key, seen in quiet[start : start + _LOOKS])
+            if not all(await asyncio.gather(*looks)):
+                return  # the store has other worries
+
+    async def _look(self, key: _Key, seen: _Seen) -> bool:
+        take = Take(seen.charge.bucket.partition(":")[0], (seen.charge,), dry=True)
+        try:
+            outcome = await seen.store.take(take)
+        except BackendUnavailableError:
+            return False
+        except Exception:
+            _logger.exception("a store failed when a meter looked")
+            return False
+        if outcome.stale or outcome.origin == _LOCAL or outcome.origin in _UNCOUNTED:
+            return outcome.stale
+        birth, taken, refunded = outcome.states[0]
+        if birth == key[2] and (taken > seen.taken or refunded > seen.refunded):
+            self._counter(key, seen._replace(taken=taken, refunded=refunded))
+        return True
 
     async def _write(self) -> None:
         left = len(self._pending)
@@ -492,6 +550,8 @@ class UsageMeter:
             left -= len(batch)
             await self._ledger.record([one for one in map(self._readable, batch) if one])
             for key, seen in batch:
+                if len(self._fresh) < self._most:
+                    self._fresh[key] = seen
                 if self._pending.get(key) is seen:  # else it has counted on meanwhile
                     del self._pending[key]
                 else:
@@ -523,23 +583,13 @@ class UsageMeter:
             refunded=seen.refunded,
         )
 
-    def _counter(
-        self,
-        rule: Calendar,
-        charge: Charge,
-        state: tuple[int, int, int],
-        time_zone: str,
-        instance: str,
-    ) -> None:
-        birth, taken, refunded = state
-        key = charge.bucket, charge.field, birth, instance
-        seen = self._pending.get(key)
-        if seen is not None:
-            if taken > seen.taken or refunded > seen.refunded:
-                taken, refunded = max(taken, seen.taken), max(refunded, seen.refunded)
-                self._pending[key] = _Seen(taken, refunded, rule, charge, time_zone)
+    def _counter(self, key: _Key, seen: _Seen) -> None:
+        old = self._pending.get(key)
+        if old is not None:  # an answer that another has overtaken
+            taken, refunded = max(seen.taken, old.taken), max(seen.refunded, old.refunded)
+            self._pending[key] = seen._replace(taken=taken, refunded=refunded)
         elif len(self._pending) < self._most:
-            self._pending[key] = _Seen(taken, refunded, rule, charge, time_zone)
+            self._pending[key] = seen
         else:
             self._lose()
         if self._task is None and not self._told_idle:
@@ -576,6 +626,11 @@ class UsageMeter:
 
     def _announce_degraded(self, reason: str) -> None:
         announce(UsageLedgerDegraded(reason=reason, pending=len(self._pending), lost=self.lost))
+
+
+def _added(take: Take, charge: Charge, fit: bool, *, wrote: bool) -> int:  # noqa: FBT001 -- one of a row
+    charged = wrote and (fit or take.force or charge.mode != SHADOW)
+    return charge.cost if charged else 0
 
 
 def _period(

@@ -85,6 +85,21 @@ def test_nobody_may_more_than_needed(role, statement, database):
         connection.execute(statement)
 
 
+async def test_one_login_reads_and_another_changes(database):
+    """Each statement goes through the pool of the login that may; control: the reader may not."""
+    async with (
+        directory_pool(database.dsn(user=READER)) as reader,
+        directory_pool(database.dsn(user=ADMIN)) as admin,
+    ):
+        store = PostgresOverrideStore(reader, administrators=admin)
+        change = await store.put("acme", read_limits({"minute": 50}), **WHO)
+        with pytest.raises(BackendUnavailableError, match="42501"):
+            await PostgresOverrideStore(reader).delete("acme", **WHO)
+
+        assert (await store.changes(0)) == [change.after]
+        assert (await store.delete("acme", **WHO)).before == change.after
+
+
 def test_who_did_it_is_the_login_whatever_was_stated(database):
     """The actor is stated; the login and the time are the server's."""
     with connect(database, ADMIN) as connection:

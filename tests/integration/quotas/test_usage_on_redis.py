@@ -19,6 +19,8 @@ from tests.support.quotas import ACME, GLOBEX, limiter_of
 from tests.support.tenancy import heard
 from twh_platform.quotas import (
     Calendar,
+    FallbackQuotaStore,
+    LeasingQuotaStore,
     Limiter,
     QuotaNotice,
     UsageMeter,
@@ -207,3 +209,26 @@ async def test_a_threshold_is_told_once_by_two_instances(redis, ledger):
         await limiter.store.aclose()
 
     assert [notice.threshold for notice in told] == [80, 90, 100]
+
+
+async def test_what_was_leased_and_not_used_is_not_billed(redis, ledger):
+    """Control: before the meter looks again it is, for units are taken in advance."""
+    inner = RedisQuotaStore(lambda: Redis.from_url(redis.url), timeout=5, patience=10)
+    leasing = LeasingQuotaStore(inner, chunk=50, hot=2, lease=0.3)
+    store = FallbackQuotaStore(leasing, instances=1, budget=5)
+    meter = UsageMeter(ledger)
+    limiter = limiter_of(store, MONTH, meter=meter)
+    for _ in range(20):
+        assert (await limiter.take(ACME)).allowed
+    await meter.flush()
+    before = (await rows(ledger))["acme"].used
+    async with asyncio.timeout(30):
+        while await counted(limiter_of(inner, MONTH)) != 20:  # noqa: ASYNC110 -- nobody announces it
+            await asyncio.sleep(0.02)
+    for _ in range(2):
+        await meter.look_again()
+    await meter.flush()
+    await store.aclose()
+
+    assert before > 20
+    assert (await rows(ledger))["acme"].used == 20

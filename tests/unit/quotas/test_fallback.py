@@ -41,12 +41,15 @@ class ShakyStore:
     def __init__(self, clock: ManualClock) -> None:
         self.memory = MemoryQuotaStore(clock=clock)
         self.how = "well"
+        self.broken = ""  # a partition that fails whatever `how` says
         self.asked = 0
         self.thawed = asyncio.Event()
 
     async def take(self, take):
         """As the store of memory, in the way of `how`."""
         await self._act()
+        if take.partition == self.broken:
+            raise BackendUnavailableError("planted", code="planted")
         return await self.memory.take(take)
 
     async def settle(self, settlement):
@@ -300,6 +303,22 @@ async def test_a_refusal_by_the_share_can_be_told():
     assert [one.rule.name for one in decisions[2].violated] == ["minute"]
     assert decisions[0].statuses[1].remaining == 1
     assert decisions[2].retry_after == pytest.approx(30)
+
+
+async def test_what_fails_open_is_not_settled():
+    """It was not counted: a receipt gives back what the others took, and nothing of it."""
+    house = House(instances=1)
+    house.shaky.how = "badly"
+    rules = [
+        Rate(name="open", limit=9, per=60, scope="client", on_failure="open"),
+        Rate(name="minute", limit=2, per=60, scope="client"),
+    ]
+    limiter = Limiter(house.store, rules=rules, clock=house.clock)
+    decisions = [await limiter.take(client="a") for _ in range(2)]
+    assert await decisions[0].receipt.refund()
+
+    assert (await limiter.take(client="a")).allowed
+    assert not (await limiter.take(client="a")).allowed
 
 
 async def test_a_closed_rule_has_its_own_code():
@@ -574,3 +593,34 @@ async def test_looking_takes_nothing_in_an_outage():
 
     assert await house.admitted(look, 50) == 50
     assert await house.admitted(take_of(window(limit=8)), 50) == 2
+
+
+async def test_shards_fail_apart():
+    """Where the store says what fails together, the others are asked on; the control is not."""
+    house, control = House(), House()
+    house.store._shard_of = lambda partition: partition
+    for one in (house, control):
+        one.shaky.broken = "t.globex"
+        other = take_of(window())._replace(partition="t.globex")
+        for _ in range(5):
+            await one.store.take(other)
+        assert one.store.degraded
+
+    assert (await house.store.take(take_of(window()))).origin == "store"
+    assert (await control.store.take(take_of(window()))).origin == "local"
+
+
+async def test_an_outage_is_over_when_no_shard_is_out():
+    """Answers of the one say nothing of the other, unless nobody has asked that for long."""
+    house = House(longest_pause=1.0)
+    house.store._shard_of = lambda partition: partition
+    house.shaky.broken = "t.globex"
+    other = take_of(window())._replace(partition="t.globex")
+    for _ in range(5):
+        await house.store.take(other)
+    await house.store.take(take_of(window()))
+    assert house.store.degraded
+    house.clock.advance(2)
+    await house.store.take(take_of(window()))
+
+    assert not house.store.degraded

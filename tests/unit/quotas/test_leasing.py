@@ -336,6 +336,24 @@ async def test_the_bound_is_stated_enforced_and_told():
     assert house.store.over_admission(Rate(name="slow", limit=10, per=60), instances=3) == 0
 
 
+async def test_all_users_of_a_tenant_hold_one_chunk_together():
+    """The bound is of a counter: fifty hot users do not hold the tenant's fifty times."""
+    house = House()
+    tenant, user = charge("r", 1000), charge("r", 500, name="user")
+    takes = [take_of(tenant, user._replace(bucket=f"t.acme:u.{one}")) for one in range(50)]
+    admitted = 0
+    for _ in range(20):
+        for take in takes:
+            admitted += (await house.store.take(take)).admitted
+            assert sum(key.left for key in house.store._keys.values()) <= 50
+
+    assert 950 <= admitted <= 1000
+    assert house.store.stats.held_at_most == {"rx": 50, "ruser": 25}
+    assert sum(house.store._held.values()) <= 100
+    await house.store.aclose()
+    assert house.store._held == {}
+
+
 async def test_a_rate_stays_within_the_bound():
     """Ten seconds of five greedy instances: rate x time + burst + instances x chunk."""
     house = House(instances=5)

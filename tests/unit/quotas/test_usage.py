@@ -22,6 +22,7 @@ from twh_platform.quotas import (
     MemoryQuotaStore,
     MemoryUsageLedger,
     Rate,
+    Settlement,
     UsageCounter,
     UsageLedgerDegraded,
     UsageLedgerRestored,
@@ -490,3 +491,96 @@ async def test_one_plan_for_another_keeps_counting(clock, ledger):
     await meter.flush()
 
     assert await used(ledger) == {("acme", "month", ""): 11}
+
+
+async def give_back_unseen(limiter, decision) -> None:
+    """What a store does by itself: the limiter learns nothing of it."""
+    (part,) = decision._parts
+    gone = Settlement("t.acme", "late", part.take.charges, (0,), part.outcome.now, 2**53)
+    await limiter.store.settle(gone)
+
+
+async def test_what_a_store_gave_back_by_itself_is_seen_later(metered, ledger):
+    """Control: without the look it would be billed."""
+    limiter, meter = metered(MONTH)
+    await limiter.take(ACME, cost=2)
+    await give_back_unseen(limiter, await limiter.take(ACME, cost=10))
+    await meter.flush()
+    before = await used(ledger)
+    for _ in range(2):
+        await meter.look_again()
+    await meter.flush()
+
+    assert before == {("acme", "month", ""): 12}
+    assert await used(ledger) == {("acme", "month", ""): 2}
+
+
+async def test_a_counter_that_rests_is_looked_at_once(metered, clock):
+    """And one that is counted on not at all: its next answer says the same."""
+    store, looks = MemoryQuotaStore(clock=clock), []
+    limiter, meter = metered(MONTH, store=store)
+    take = store.take
+
+    async def counted(asked):
+        looks.append(asked) if asked.dry else None
+        return await take(asked)
+
+    store.take = counted
+    await limiter.take(ACME)
+    for number in range(6):
+        await meter.flush()
+        await meter.look_again()
+        if number < 3:
+            await limiter.take(GLOBEX)
+
+    assert [one.partition for one in looks] == ["t.acme", "t.globex"]
+
+
+async def test_what_a_killed_instance_had_counted_is_seen_by_another(metered, ledger, clock):
+    """Though nobody asks for the tenant any more."""
+    store = MemoryQuotaStore(clock=clock)
+    store.shared = True  # as if it were Redis
+    (one, meter), (killed, _) = metered(MONTH, store=store), metered(MONTH, store=store)
+    await one.take(ACME)
+    await meter.flush()
+    await killed.take(ACME, cost=5)
+    for _ in range(2):
+        await meter.look_again()
+    await meter.flush()
+
+    assert await used(ledger) == {("acme", "month", ""): 6}
+
+
+@pytest.mark.parametrize("error", [BackendUnavailableError("down"), ValueError("a bug")])
+async def test_a_store_that_fails_a_look_stops_nobody(error, metered, ledger):
+    """It was only a look; what was counted is written all the same."""
+    limiter, meter = metered(MONTH)
+    await limiter.take(ACME)
+    await meter.flush()
+    asked = limiter.store.take
+
+    async def fail(_take):
+        raise error
+
+    limiter.store.take = fail
+    for _ in range(2):
+        await meter.look_again()
+    limiter.store.take = asked
+    await limiter.take(ACME)
+    await meter.flush()
+
+    assert await used(ledger) == {("acme", "month", ""): 2}
+
+
+async def test_it_looks_by_itself(metered):
+    """In the background, while it is open."""
+    ledger = Kept()
+    limiter, meter = metered(MONTH, ledger=ledger, interval=0.01, look_after=0.02)
+    async with meter:
+        decision = await limiter.take(ACME, cost=10)
+        await asyncio.wait_for(ledger.written.wait(), 30)
+        ledger.written.clear()
+        await give_back_unseen(limiter, decision)
+        await asyncio.wait_for(ledger.written.wait(), 30)
+
+    assert await used(ledger) == {("acme", "month", ""): 0}

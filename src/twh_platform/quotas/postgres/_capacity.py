@@ -18,7 +18,7 @@ from ...errors import ConfigurationError, QuotaCostError, QuotaExceededError
 from ...tenancy._context import require_tenant
 from ...tenancy._tenant import Tenant
 from .._announcements import CapacityDrift, QuotaExceeded, QuotaRefused
-from .._decision import RuleStatus, checked_cost
+from .._decision import RuleStatus, checked_amount
 from .._limiter import PlanSource
 from .._rules import Capacity, Mode, Rule
 
@@ -252,8 +252,9 @@ class CapacitySteps:
         return {rule: level for rule, level in rows}  # noqa: C416 -- a row need not be a pair
 
     def _changes(self, tenant: Tenant, costs: Costs) -> list[_Change]:
-        checked_cost(costs)
-        changes = [_Change(self._rule(tenant, rule), cost) for rule, cost in costs.items()]
+        changes = [
+            _Change(self._rule(tenant, rule), checked_amount(cost)) for rule, cost in costs.items()
+        ]
         if not changes:
             message = "no rule is named, so nothing would be taken"
             raise ConfigurationError(message, code="capacity_rule_invalid")

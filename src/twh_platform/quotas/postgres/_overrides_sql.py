@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...errors import ConfigurationError
 from ...tenancy.postgres._policies import quote_name
 from .._limits import LONGEST_ACTOR, LONGEST_REASON, MOST_LIMITS
 from .._rules import LARGEST_LIMIT
@@ -169,8 +170,17 @@ def overrides_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
         role: The login role that reads.
 
         administrators: Roles that may also change overrides.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If a role is ``public`` or
+            ``none``, which mean no role even between quotes.
     """
-    writers = list(map(quote_name, administrators))
+    named = list(administrators)
+    for one in (role, *named):
+        if one in {"public", "none"}:
+            message = f"{one!r} is not a role: name a login"
+            raise ConfigurationError(message)
+    writers = list(map(quote_name, named))
     readers = ", ".join(dict.fromkeys([quote_name(role), *writers]))
     sql = f"""\
 {_TABLES}{_FUNCTION}{_CLOSE}\

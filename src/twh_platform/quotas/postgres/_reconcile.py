@@ -28,7 +28,7 @@ from ...errors import ConfigurationError
 from ...tenancy._context import require_tenant
 from ...tenancy._tenant import Tenant
 from .._announcements import CapacityDrift
-from .._decision import checked_cost
+from .._decision import checked_amount
 from .._rules import Capacity
 from ._capacity import Ask, Call, Steps, locking
 
@@ -110,7 +110,7 @@ def _reconcile(tenant: Tenant, rule: str, count: Count, *, correct: bool) -> Ste
     else:
         ((_, recorded, *_),) = yield locking(rule)
         counted = yield Call(count, tenant)
-    checked_cost(counted)
+    counted = checked_amount(counted)
     if recorded != counted:
         if correct:
             yield Ask(_CORRECT, (rule, counted))

@@ -121,18 +121,16 @@ class Lane:
         while waiting and len(batch) < _MOST_TOGETHER:
             operation = waiting.popleft()
             # What nobody waits for is not sent, but for a settlement whose caller went away.
-            if not operation.future.done() or (
-                operation.lasting and operation.future.cancelled()
-            ):
+            if not operation.future.done() or (operation.lasting and operation.future.cancelled()):
                 batch.append(operation)
         return batch
 
     async def _call(self) -> None:
         self._starting = False
+        batch = self._batch()
+        if self._waiting and self._free:
+            self._start()
         try:
-            batch = self._batch()
-            if self._waiting and self._free:
-                self._start()
             replies = await self._send(batch) if batch else []
         except Exception as error:  # noqa: BLE001  # whatever it is, each that waits is told
             replies = [(batch, error)]
@@ -170,9 +168,10 @@ class Lane:
         Have given back what a take got that nobody waits for any more.
         """
         request = operation.request
-        if isinstance(request, Take) and isinstance(answer, Outcome):
-            if answer.admitted and not request.dry and not answer.stale:
-                self._give_back(request, answer)
+        if not isinstance(request, Take) or not isinstance(answer, Outcome):
+            return
+        if answer.admitted and not request.dry and not answer.stale:
+            self._give_back(request, answer)
 
     def _expire(self) -> None:
         now = self._loop.time()

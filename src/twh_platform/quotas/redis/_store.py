@@ -6,25 +6,33 @@ from __future__ import annotations
 
 import asyncio
 import re
+from binascii import crc_hqx
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    NoScriptError,
+    RedisClusterException,
+    ResponseError,
+)
 
-from ...errors import ConfigurationError
+from ...errors import BackendUnavailableError, ConfigurationError
 from .._store import SHADOW, Outcome, Settled, Settlement, Take
 from ._lane import Lane, Reply
-from ._wire import SCRIPT, SCRIPT_SHA, Answer, Codec, Operation
+from ._wire import SCRIPT, SCRIPT_SHA, Codec, Operation
 
 __all__ = ["RedisQuotaStore"]
 
 Client = Redis | RedisCluster
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _GIVE_BACK_US = 10_000_000
+_SLOTS, _SHARDS = 16_384, 16
 _partition = attrgetter("partition")
 
 
@@ -75,7 +83,7 @@ class RedisQuotaStore:
         client: Client | Callable[[], Client],
         *,
         prefix: str = "twh:q",
-        timeout: float = 0.04,  # noqa: ASYNC109  # of each call, not of one
+        timeout: float = 0.04,  # of each call, not of one
         patience: float = 2.0,
         connections: int = 2,
         max_waiting: int = 4096,
@@ -134,6 +142,16 @@ class RedisQuotaStore:
         renewed: bool = await self._link().ask(operation)
         return renewed
 
+    def shard_of(self, partition: str) -> int:
+        """
+        A number for what fails together: a sixteenth of a cluster's slots.
+
+        It stays when slots move to another server: see `FallbackQuotaStore`.
+        """
+        if not self._link().cluster:
+            return 0
+        return crc_hqx(partition.encode(), 0) % _SLOTS * _SHARDS // _SLOTS
+
     async def aclose(self) -> None:
         """
         Close what belongs to this event loop: calls on their way end, the client is closed.
@@ -177,9 +195,9 @@ class _Link:
         self._codec = codec
         self._options = dict(options)
         self._lanes: dict[str, Lane] = {}
-        self._cluster = isinstance(client, RedisCluster)
+        self.cluster = isinstance(client, RedisCluster)
         # Whether one call may have keys of several slots.
-        self._together = not self._cluster
+        self._together = not self.cluster
         if isinstance(client, RedisCluster):
             self._options["patience"] = _cluster_patience(client, options["patience"])
         self._lane = self._lanes[""] = self._new_lane()
@@ -188,7 +206,7 @@ class _Link:
         """
         Send an operation and wait for its answer.
         """
-        lane = self._lane_of(operation.partition) if self._cluster else self._lane
+        lane = self._lane_of(operation.partition) if self.cluster else self._lane
         future = lane.put(operation)
         try:
             return await future
@@ -239,15 +257,17 @@ class _Link:
             outcome.now + _GIVE_BACK_US,
         )
         operation = self._codec.settlement(settlement, marked=False)
-        lane = self._lane_of(take.partition) if self._cluster else self._lane
-        lane.put(operation).cancel()
+        lane = self._lane_of(take.partition) if self.cluster else self._lane
+        with suppress(BackendUnavailableError):  # then it stays charged
+            lane.put(operation).cancel()
 
     async def _send(self, operations: list[Operation]) -> list[Reply]:
         if self._together:
             try:
                 return [(operations, await self._call(operations))]
             except ResponseError as error:
-                if not str(error).startswith("CROSSSLOT"):
+                crossed = isinstance(error, ClusterCrossSlotError)
+                if not crossed and not str(error).startswith("CROSSSLOT"):
                     raise
                 # A cluster behind one address: nothing was done, and is split from now on.
                 self._together = False
@@ -266,9 +286,7 @@ class _Link:
 
     async def _call_all(self, groups: list[list[Operation]]) -> list[Reply]:
         replies = await self._pipeline("EVALSHA", groups)
-        missed = [
-            index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)
-        ]
+        missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missed:
             again = await self._pipeline("EVAL", [groups[index] for index in missed])
             for index, reply in zip(missed, again, strict=True):
@@ -295,7 +313,7 @@ def _cluster_patience(client: RedisCluster, patience: float) -> float:
     """
     Long enough for the client to give a node up and ask the others who has its slots.
     """
-    timeout = client.get_connection_kwargs().get("socket_timeout")
+    timeout: float | None = client.get_connection_kwargs().get("socket_timeout")
     if timeout is None:
         message = "the RedisCluster has no socket_timeout: it would wait for a dead node for ever"
         raise ConfigurationError(message)

@@ -143,7 +143,7 @@ class Operation:
             if first != _DONE:
                 return Settled(now, done=False, stale=first == _STALE), position
             _, states, position = self._charges(request.charges, words, position)
-            return Settled(now, True, states), position
+            return Settled(now, done=True, states=states), position
         if first == _STALE:
             return Outcome(now, admitted=False, stale=True), position
         fits, states, position = self._charges(request.charges, words, position)
