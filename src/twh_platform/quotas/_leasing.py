@@ -298,19 +298,21 @@ class LeasingQuotaStore:
         if key is not None and key.left and self._monotonic() < key.ends:
             key.left -= 1
             return key.outcome
-        found = self._denied(take)
-        if found is not None:
-            return found
-        if take.dry or take.force or take.lease:
-            return await self._ask(take)
         loop = asyncio.get_running_loop()
-        if key is None or loop is not self._loop:
-            key = self._key(take, loop)
-        if not key.drawing and not self._is_hot(key):
-            return await self._ask(take)
+        if key is None or not key.drawing or loop is not self._loop:
+            found = self._denied(take)
+            if found is not None:
+                return found
+            if take.dry or take.force or take.lease:
+                return await self._ask(take)
+            if key is None or loop is not self._loop:
+                key = self._key(take, loop)
+            if not key.drawing and not self._is_hot(key):
+                return await self._ask(take)
         waiter = loop.create_future()
         key.waiting.append(waiter)
-        self._serve(key)
+        if not key.drawing:
+            self._serve(key)
         try:
             outcome = await waiter
         except asyncio.CancelledError:

@@ -22,7 +22,8 @@ What tells the route of a request: a key out of a closed list, or None.
 """
 
 _METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"}
+    {"GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+    | {"WEBSOCKET"}
 )
 _ROUTE = re.compile(r"(?:([A-Z]+) )?(/[^\n]*)", re.ASCII)
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::([A-Za-z_]\w*))?\}", re.ASCII)
@@ -42,8 +43,8 @@ class RouteTable:
     Tell the route of a request out of a list of templates.
 
     The answer is the method and the template, ``GET /items/{id}``.  For a
-    method that the template is not listed for, or that is none of HTTP's, it is
-    the template alone, and for a path that no template fits it is None.  There
+    method that the template is not listed for, or that nobody knows, it is the
+    template alone, and for a path that no template fits it is None.  There
     are no other answers: what is kept for each route is bounded.
 
     ``HEAD`` is told as ``GET``, because the same handler runs, and nobody
@@ -167,19 +168,22 @@ class _Table:
 
     def __init__(self, templates: list[_Template]) -> None:
         self._templates = templates
+        self._methods = _METHODS.union(*(one.methods or () for one in templates))
         self._any = _Matcher([(one.name, one) for one in templates])
         self._matchers: dict[str, _Matcher] = {}
 
     def find(self, method: str, path: str) -> str | None:
         matcher = self._matchers.get(method)
         if matcher is None:
-            if method not in _METHODS:
+            # Some apps run the same handler for "post".
+            method = method.upper()
+            if method not in self._methods:
                 return self._any.find(path)
             matcher = self._matchers[method] = _Matcher(self._answers(method))
         return matcher.find(path) or self._any.find(path)
 
     def names(self) -> frozenset[str]:
-        keys = {key for method in _METHODS for key, _ in self._answers(method)}
+        keys = {key for method in self._methods for key, _ in self._answers(method)}
         return frozenset(keys.union(one.name for one in self._templates))
 
     def _answers(self, method: str) -> _Answers:

@@ -43,7 +43,8 @@ LARGEST_LIMIT = 2**52
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 _UNIT = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
-_ROUTE = re.compile(r"([A-Z]+ )?/[\x21-\x7e]*", re.ASCII)
+# As requests are told: HEAD as GET, and parameters without their convertors.
+_ROUTE = re.compile(r"((?!HEAD )[A-Z]+ )?/((?!\{\w+:)[\x21-\x7e])*", re.ASCII)
 
 
 class Scope(StrEnum):
@@ -122,7 +123,8 @@ class Rule:
         on_failure: What happens while the store does not answer.
 
         routes: Only requests for one of these templates, such as
-            ``POST /auth/login`` or ``/items/{id}``; for all if empty.
+            ``POST /auth/login`` or ``/items/{id}``, without convertors; for all
+            if empty.  ``GET`` is for ``HEAD`` too.
 
     Raises:
         twh_platform.errors.ConfigurationError: With code ``rule_invalid``; the

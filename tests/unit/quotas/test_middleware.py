@@ -533,6 +533,57 @@ async def test_a_stated_cost_is_charged_even_if_nobody_was_answered(limited):
     assert await left(app) == {"minute": 1}
 
 
+@pytest.mark.parametrize("rules", [(), (IN_FLIGHT,)])
+async def test_a_cost_may_be_stated_after_the_answer(limited, rules):
+    """As a background task does, whether or not slots were freed with the last byte."""
+    said = []
+
+    async def work(scope, receive, send):
+        await respond(send, "done")
+        said.append((charge_actual(scope, 2), charge_actual(scope, 7)))
+
+    app = limited(Calendar(name="day", limit=10, period="day"), *rules, app=work)
+    await ask(app)
+
+    assert said == [(True, True)]
+    assert (await left(app))["day"] == 3
+
+
+async def test_a_cost_that_is_charged_already_is_not_stated_again(limited):
+    """What was said before the last byte is charged with it; nobody is told that more came."""
+    said = []
+
+    async def work(scope, receive, send):
+        said.append(charge_actual(scope, 2))
+        await respond(send, "done")
+        said.append(charge_actual(scope, 7))
+
+    app = limited(Calendar(name="day", limit=10, period="day"), app=work)
+    await ask(app)
+
+    assert said == [True, False]
+    assert await left(app) == {"day": 8}
+
+
+@pytest.mark.parametrize("rules", [(), (Concurrency(name="in-flight", limit=2),)])
+async def test_a_request_may_take_longer_than_a_receipt_lasts(rules):
+    """A websocket, open for long, is charged what it cost, and frees its slot."""
+
+    async def work(scope, receive, send):
+        await send({"type": "websocket.accept", "headers": []})
+        await asyncio.sleep(0.3)
+        early.append(await Receipt.commit(copy(quota_receipt(scope)), 7))
+        charge_actual(scope, 7)
+
+    early: list[bool] = []
+    day = Calendar(name="day", limit=10, period="day")
+    limiter = limiter_of(MemoryQuotaStore(), day, *rules, receipt_seconds=0.2)
+    app = QuotaMiddleware(work, limiter=limiter, routes=ROUTES)
+    await connected(app)
+
+    assert (await left(app))["day"] == 3
+
+
 async def test_a_handler_may_settle_by_itself(limited):
     """The receipt is settled once, so the middleware has nothing left to do."""
 

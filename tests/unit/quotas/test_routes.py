@@ -4,6 +4,8 @@ Routes: templates out of a closed list.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.support.tenancy import http_scope, websocket_scope
@@ -66,6 +68,23 @@ def test_a_websocket_has_a_method_of_its_own():
     """It has none of HTTP's."""
     assert TABLE(websocket_scope("/live")) == "WEBSOCKET /live"
     assert TABLE(websocket_scope("/items/1")) == "WEBSOCKET /items/{id}"
+
+
+@pytest.mark.parametrize("method", ["post", "Post", "POST"])
+def test_a_method_is_the_same_however_it_is_written(method):
+    """Apps that dispatch by `method.lower()` run the same handler, as older Starlettes do."""
+    assert route(TABLE, "/auth/login", method) == "POST /auth/login"
+
+
+def test_a_method_that_a_template_is_for_is_told():
+    """QUERY, and whatever else a route has been declared for; of others the template alone."""
+    declared = [SimpleNamespace(path="/dav", endpoint=route, methods={"PROPFIND"})]
+    table = RouteTable.of_starlette(declared)
+
+    assert route(TABLE, "/items/search", "QUERY") == "QUERY /items/search"
+    assert route(table, "/dav", "PROPFIND") == "PROPFIND /dav"
+    assert route(table, "/dav", "MKCOL") == "/dav"
+    assert table.names() == {"PROPFIND /dav", "/dav"}
 
 
 def test_the_mount_of_the_app_is_not_part_of_it():

@@ -56,6 +56,8 @@ RATE = {"name": "x", "limit": 10, "per": 60}
         {"routes": (5,)},
         {"routes": 5},
         {"routes": ("/x y",)},
+        {"routes": ("/x/{id:int}",)},  # what no request is ever told as
+        {"routes": ("HEAD /x",)},
         {"per": 0},
         {"per": -1},
         {"per": 1e-7},
