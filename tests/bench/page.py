@@ -1,9 +1,9 @@
 """
-Write one run's figures into the page on costs: `python -m tests.bench.page rows.json output.txt`.
+Write one run's figures into its page: `python -m tests.bench.page tenancy rows.json output.txt`.
 
 The first file is what `--json` wrote, the second what the same run printed.
 On the page, what stands between ``<!-- bench: NAME -->`` and ``<!-- end -->``
-is written anew, for every name in `BLOCKS`; the prose around it stays.  A
+is written anew, for every name in its blocks; the prose around it stays.  A
 block without rows is an error, so the page never has figures of two runs.
 """
 
@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ._rows import Row
 
-__all__ = ["BLOCKS", "render"]
+__all__ = ["BLOCKS", "PAGES", "QUOTA_BLOCKS", "render"]
 
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "cost.md"
+PAGES = Path(__file__).parents[2] / "docs" / "explanation"
 
 _BLOCK = re.compile(r"(<!-- bench: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WORDS = {True: "reached", False: "missed", None: "undecided"}
@@ -31,7 +31,9 @@ _SHORT = 100.0
 Write = Callable[[Sequence[Row], str], str]
 
 
-def render(page: str, rows: Sequence[Row], output: str) -> str:
+def render(
+    page: str, rows: Sequence[Row], output: str, blocks: Mapping[str, Write] | None = None
+) -> str:
     """
     The page with the figures of these rows.
 
@@ -43,16 +45,19 @@ def render(page: str, rows: Sequence[Row], output: str) -> str:
         output: What the run printed; its first paragraph says how it was
             measured, its last line how long it took.
 
+        blocks: What writes each block; `BLOCKS` if None.
+
     Raises:
         ValueError: If the page lacks a block or has one that is unknown, or
             if the run lacks rows.
     """
+    known = BLOCKS if blocks is None else blocks
     named = [match["name"] for match in _BLOCK.finditer(page)]
-    if sorted(named) != sorted(BLOCKS):
-        message = f"the page has the blocks {named}, not {list(BLOCKS)}"
+    if sorted(named) != sorted(known):
+        message = f"the page has the blocks {named}, not {list(known)}"
         raise ValueError(message)
     return _BLOCK.sub(
-        lambda match: f"{match[1]}\n{BLOCKS[match['name']](rows, output)}\n{match[3]}", page
+        lambda match: f"{match[1]}\n{known[match['name']](rows, output)}\n{match[3]}", page
     )
 
 
@@ -91,6 +96,8 @@ class _Table:
         unit: Which unit.
 
         needs: A row that a run leaves out if something is not installed.
+
+        label: Of each line.
     """
 
     head: str
@@ -99,6 +106,7 @@ class _Table:
     aimed: bool = False
     unit: str = "us"
     needs: str = ""
+    label: str = "{name}"
 
     def __call__(self, rows: Sequence[Row], _output: str) -> str:
         """
@@ -109,8 +117,8 @@ class _Table:
         units = self.unit.replace("us/request", "us")
         heads = (self.head, f"ours, {units}", f"{self.reference}, {units}", "ratio (95 %)")
         chosen = [
-            (label, row)
-            for label, row in _chosen(rows, self.pattern, unit=self.unit)
+            (self.label.format(name=name, workload=row.workload.partition(";")[0]), row)
+            for name, row in _chosen(rows, self.pattern, unit=self.unit)
             if row.target is not None or not self.aimed
         ]
         return _table((*heads, "target", "verdict"), (_cells(*one) for one in chosen))
@@ -126,13 +134,14 @@ def _cells(label: str, row: Row) -> tuple[str, ...]:
     target = "" if row.target is None else f"{row.direction} {row.target:.2f}"
     verdict = _WORDS[row.ok] if target else ""
     ratio = f"{row.ratio:.3f} ({low:.3f}-{high:.3f})"
-    return label, _figure(row.ours), _figure(row.reference), ratio, target, verdict
+    ours, reference = (_figure(one, row.unit) for one in (row.ours, row.reference))
+    return label, ours, reference, ratio, target, verdict
 
 
-def _figure(microseconds: float) -> str:
-    if microseconds >= _LONG:
-        return f"{microseconds / _MILLISECOND:.1f} ms"
-    return f"{microseconds:.3g}" if microseconds < _SHORT else f"{microseconds:.0f}"
+def _figure(value: float, unit: str) -> str:
+    if value >= _LONG and unit.startswith("us"):
+        return f"{value / _MILLISECOND:.1f} ms"
+    return f"{value:.3g}" if value < _SHORT else f"{value:,.0f}"
 
 
 def _turns(rows: Sequence[Row], _output: str) -> str:
@@ -221,17 +230,64 @@ BLOCKS: dict[str, Write] = {
 }
 """What writes each block, from the rows and the output of a run."""
 
+_HITS = "hits/s"
+QUOTA_BLOCKS: dict[str, Write] = {
+    "conditions": _conditions,
+    "redis": _Table(
+        head="on Redis",
+        pattern=r"redis, (\d rules?(?:, .+)?|lease of .+)",
+        reference="EVALSHA `return 1`",
+        unit=_HITS,
+        label="{name}; {workload}",
+    ),
+    "redis-others": _Table(
+        head="others, in the same run",
+        pattern=r"redis, by (.+)",
+        reference="EVALSHA `return 1`",
+        unit=_HITS,
+        label="{name}; {workload}",
+        needs="redis, by limits fixed",
+    ),
+    "redis-against": _Table(
+        head="ours against limits",
+        pattern=r"redis, (.+ against .+)",
+        reference="theirs",
+        unit=_HITS,
+        label="{name}; {workload}",
+    ),
+    "server": _Table(head="the server's time", pattern=r"redis, (s.+)"),
+    "bytes": _Table(head="memory of Redis", pattern=r"redis, (memory .+)", unit="bytes"),
+    "frozen": _Table(
+        head="Redis does not answer", pattern=r"redis frozen, (.+)", reference="theirs", unit="ms"
+    ),
+    "memory": _Table(
+        head="in memory",
+        pattern=r"memory, (.+)",
+        unit=_HITS,
+        label="{name}; {workload}",
+        needs="memory, limits fixed",
+    ),
+    "flat": _Table(head="many keys", pattern=r"memory, (.+ at .+)", reference="100 keys"),
+    "middleware": _Table(head="a request", pattern=r"quota middleware (.+)", unit="us/request"),
+}
+"""The same for the page on what quotas cost."""
+
+_CAPABILITIES = {"tenancy": ("cost.md", BLOCKS), "quotas": ("quota-cost.md", QUOTA_BLOCKS)}
+
 
 def main() -> None:
     """
     Read the two files, and write the page.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.bench.page", description=__doc__)
+    parser.add_argument("capability", choices=_CAPABILITIES)
     parser.add_argument("rows", type=Path, help="what --json wrote")
     parser.add_argument("output", type=Path, help="what the same run printed")
     options = parser.parse_args()
     rows = [Row.from_mapping(values) for values in json.loads(options.rows.read_text())]
-    PAGE.write_text(render(PAGE.read_text(), rows, options.output.read_text()))
+    name, blocks = _CAPABILITIES[options.capability]
+    page = PAGES / name
+    page.write_text(render(page.read_text(), rows, options.output.read_text(), blocks))
 
 
 if __name__ == "__main__":

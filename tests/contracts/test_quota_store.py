@@ -30,6 +30,7 @@ WINDOW = SlidingWindow(name="window", limit=10, per=3600)
 MONTH = Calendar(name="month", limit=10, period="month")
 ITEMS = Capacity(name="items", limit=10)
 OPEN = Concurrency(name="open", limit=2)
+FOREVER = 2**53 - 1
 COUNTED = [HOUR, WINDOW, MONTH, ITEMS]
 
 
@@ -228,6 +229,26 @@ async def test_slots_are_taken_freed_and_taken_again(store, tenant):
     assert (first, second) == ([True, True, False], [True, False])
     assert [one.done for one in freed] == [True, False]
     assert freed[0].states == ((0, 1, 0),)
+
+
+async def test_slots_are_freed_before_the_rest_is_settled_and_after_it_expires(store, tenant):
+    """Under the same id: a slot is no longer held, what was charged waits for its receipt."""
+    charges = tenant.charge(OPEN), tenant.charge(HOUR, 5)
+    takes = [tenant.take(*charges, lease=name) for name in ("a", "b")]
+    outcomes = [await store.take(one) for one in takes]
+    slots = [one._replace(charges=charges[:1]) for one in takes]
+    freed = [
+        await store.settle(tenant.settlement(slot, outcome, 1, identity=slot.lease, expires=FOREVER))
+        for slot, outcome in zip(slots, outcomes, strict=True)
+    ]
+    late = tenant.settlement(takes[0], outcomes[0], 1, 0, identity="a", expires=1)
+    rest = tenant.settlement(takes[1], outcomes[1], 1, 2, identity="b")
+    done = [(await store.settle(one)).done for one in (late, rest, rest)]
+    look = await store.take(takes[0]._replace(dry=True))
+
+    assert [one.done for one in freed] == [True, True]
+    assert done == [False, True, False]
+    assert list(map(used, look.states)) == [0, 7]
 
 
 async def test_a_slot_that_nobody_renews_is_free(store, tenant):

@@ -265,9 +265,9 @@ def expected_version(scope: Scope, current: int) -> int | None:
     Raises:
         RefusedError: With a 412, if the tags name others.
     """
-    given = b",".join(header_values(scope, b"if-match")).decode("latin-1")
-    tags = [one.strip() for one in given.split(",")]
-    if not given or tags == ["*"]:
+    lines = header_values(scope, b"if-match")
+    tags = [one.strip() for one in b",".join(lines).decode("latin-1").split(",")]
+    if not lines or tags == ["*"]:
         return None
     for tag in tags:
         match = _ETAG.fullmatch(tag)

@@ -38,6 +38,9 @@ _LONGEST_NODE = 80
 _LONGEST_FORWARDED = 4096
 _REMEMBERED = 4096
 
+# IPv4 addresses in IPv6, as translators write them: RFC 6052, section 2.1.
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+
 _HEADER = re.compile(r"[a-z0-9!#$%&'*+.^`|~-]+", re.ASCII)
 # RFC 7239, section 6: an IPv6 address stands in brackets; a port is a number or "_..."
 _NODE = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::(?:\d{1,5}|_[\w.-]+))?", re.ASCII)
@@ -69,10 +72,10 @@ class ClientAddress:
     are ignored.
 
     IPv4 addresses come out as they are, an IPv4 address inside an IPv6 one
-    (``::ffff:192.0.2.1``) as that IPv4 address, and an IPv6 address as its
-    network of *ipv6_prefix* bits, because one customer has all of it.  A
-    connection over a unix socket is ``unix``, a peer with no address
-    ``unknown``.
+    (``::ffff:192.0.2.1``, ``64:ff9b::192.0.2.1``) as that IPv4 address, and an
+    IPv6 address as its network of *ipv6_prefix* bits, because one customer has
+    all of it.  A connection over a unix socket is ``unix``, a peer with no
+    address ``unknown``.
 
         >>> address = ClientAddress(trusted_proxies=("10.0.0.0/8",))
         >>> forwarded = [(b"x-forwarded-for", b"6.6.6.6, 203.0.113.9, 10.0.0.2")]
@@ -157,6 +160,9 @@ class ClientAddress:
         return _Host(self._key(address), trusted)
 
     def _key(self, address: IPv4Address | IPv6Address) -> str:
+        if address in _TRANSLATED:
+            # Trusted it is not: what IPv4 network it is of is the translator's word.
+            address = IPv4Address(int(address) & 0xFFFF_FFFF)
         if isinstance(address, IPv4Address) or self._prefix == address.max_prefixlen:
             return str(address)
         return str(IPv6Network((address, self._prefix), strict=False))

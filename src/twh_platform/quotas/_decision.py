@@ -253,6 +253,19 @@ class Receipt:
         """
         return await self._bring_to({})
 
+    async def free(self) -> None:
+        """
+        Free the slots, however late; the charges can still be settled.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: As `commit`.
+        """
+        if self.settled:
+            return
+        for part in self._parts:
+            if slots := self._settlement(part, {}):
+                await self._settler.settle(part, slots)
+
     async def renew(self) -> bool:
         """
         Prolong the slots of `Concurrency` rules.

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import random
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaStoreDegraded, QuotaStoreRestored
 from ._breaker import Breaker
 from ._fallback_share import LocalShare
+from ._ids import UniqueIds
 from ._store import SHADOW, Charge, Outcome, QuotaStore, Settled, Settlement, Take
 
 __all__ = ["FallbackQuotaStore", "FallbackStats"]
@@ -230,8 +230,7 @@ class FallbackQuotaStore:
         self._before = FallbackStats()
         self._watch: _Watch | None = None
         self._late: set[asyncio.Task[Any]] = set()
-        self._prefix = os.urandom(6).hex()
-        self._given = 0
+        self._ids = UniqueIds()
         self.stats = FallbackStats()
 
     @property
@@ -508,10 +507,9 @@ class FallbackQuotaStore:
         if not charges or take.force:
             return
         self.stats.given_back += 1
-        self._given += 1
         settlement = Settlement(
             take.partition,
-            take.lease or f"{self._prefix}{self._given:x}",
+            take.lease or self._ids.next(),
             charges,
             (0,) * len(charges),
             outcome.now,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -29,6 +28,7 @@ from typing import Any
 
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._arithmetic import NEVER, status
+from ._ids import UniqueIds
 from ._leasing_denials import Denials
 from ._rules import Rate, Rule, SlidingWindow
 from ._store import HARD, Charge, Outcome, QuotaStore, Settled, Settlement, Take
@@ -239,8 +239,7 @@ class LeasingQuotaStore:
         self._by_id: dict[int, _Key] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._prefix = os.urandom(6).hex()
-        self._returns = 0
+        self._ids = UniqueIds()
         self.stats = LeasingStats()
 
     @property
@@ -572,10 +571,9 @@ class LeasingQuotaStore:
         self._give_back(key.take, key.outcome, unused)
 
     def _give_back(self, take: Take, outcome: Outcome, unused: int) -> None:
-        self._returns += 1
         settlement = Settlement(
             take.partition,
-            f"{self._prefix}{self._returns:x}",
+            self._ids.next(),
             _times(take, unused).charges,
             (0,) * len(take.charges),
             outcome.now,

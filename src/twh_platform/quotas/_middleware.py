@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any, NamedTuple
 
 from .._asgi import ASGIApp, Message, Problem, Receive, Scope, Send, request_id
@@ -57,8 +58,9 @@ def charge_actual(scope: Scope, cost: Cost) -> bool:
     """
     State what this request really cost: `charge_actual(request.scope, 7)`.
 
-    It is charged when the request is over, and replaces what was taken for it,
-    even beyond a limit.  The last word counts.
+    It is charged with the last byte of the answer, or later if it is stated
+    later, as by a background task.  It replaces what was taken for the request,
+    even beyond a limit.  The last word before it is charged counts.
 
     Args:
         scope: The request's.
@@ -66,14 +68,17 @@ def charge_actual(scope: Scope, cost: Cost) -> bool:
         cost: Units of requests, or units for each unit.
 
     Returns:
-        Whether anything was taken for the request; if not, this has no effect.
+        Whether it will be charged.  It will not if nothing was taken for the
+        request, or if it is settled already.
 
     Raises:
         twh_platform.errors.ConfigurationError: For a cost that is none.
     """
-    checked_cost(cost)
+    cost = checked_cost(cost)
     exchange = scope.get(_EXCHANGE)
     if not isinstance(exchange, _Exchange):
+        return False
+    if exchange.settled or exchange.decision.receipt.settled:
         return False
     exchange.actual = cost
     exchange.pending = True
@@ -270,15 +275,28 @@ class _Exchange:
 
         pending: Whether there is something to settle when the request is over.
 
+        settled: Whether the charges are.
+
         actual: What it really cost, if its handler has said so.
     """
 
-    __slots__ = ("_headers", "_heart", "_send", "actual", "answered", "decision", "pending")
+    __slots__ = (
+        "_began",
+        "_headers",
+        "_heart",
+        "_send",
+        "actual",
+        "answered",
+        "decision",
+        "pending",
+        "settled",
+    )
 
     def __init__(self, decision: Decision, send: Send, headers: HeaderEmitter | None) -> None:
         self.decision = decision
-        self.answered = False
+        self.answered = self.settled = False
         self.actual: Cost | None = None
+        self._began = monotonic()
         self._send = send
         self._headers = headers
         self._heart = _heart_of(decision)
@@ -307,15 +325,23 @@ class _Exchange:
         Settle, if that is not done: the app has returned, failed or been cancelled.
         """
         if refund and not self.answered and self.actual is None:
-            await self._settle(self.decision.receipt.refund())
+            await self._settle(self._receipt().refund())
         elif self.pending:
             await self._settle(self._settlement())
 
-    def _settlement(self) -> Awaitable[bool]:
-        receipt = self.decision.receipt
-        return receipt.release() if self.actual is None else receipt.commit(self.actual)
+    def _settlement(self) -> Awaitable[object]:
+        if self.actual is None:
+            return self.decision.receipt.free()
+        return self._receipt().commit(self.actual)
 
-    async def _settle(self, settlement: Awaitable[bool]) -> None:
+    def _receipt(self) -> Receipt:
+        # It expires from now on: a request may take longer, and is settled once.
+        receipt = self.decision.receipt
+        receipt.expires += monotonic() - self._began
+        self.settled = True
+        return receipt
+
+    async def _settle(self, settlement: Awaitable[object]) -> None:
         # Carried out even if this task is cancelled meanwhile.
         self.pending = False
         if self._heart is not None:
@@ -370,7 +396,7 @@ def _heart_of(decision: Decision) -> _Heart | None:
     return _Heart(decision.receipt, min(leases) / 3e6) if leases else None
 
 
-async def _carry_out(settlement: Awaitable[bool]) -> None:
+async def _carry_out(settlement: Awaitable[object]) -> None:
     try:
         await settlement
     except BackendUnavailableError as error:

@@ -71,7 +71,7 @@ async def test_09_leaves_keys_for_ever(store, server, throttled, twh_attack):
         naive = throttled.asyncio.Throttled(using="leaking_bucket", quota=quota, store=kept)
         await naive.limit(f"user {number}")
     attack.control(lasting(server))
-    await kept._backend.get_client().aclose()
+    await kept._backend.get_client().connection_pool.disconnect()
 
     server.command("FLUSHALL")
     limiter = limiter_of(store, *ALL)
@@ -355,7 +355,7 @@ async def test_29_dies_between_two_trips(store, server, throttled, twh_attack):
     for number in range(10):
         await limiter.take(ACME, user=str(number))
     attack.ours(sent(server, "evalsha", "eval") - 10)
-    await kept._backend.get_client().aclose()
+    await kept._backend.get_client().connection_pool.disconnect()
 
 
 def sent(server, *names):

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from tests.bench._rows import Row, paired_row
-from tests.bench.page import BLOCKS, PAGE, render
+from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, render
 
 OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all, load 3.1 at the end\n"
 
@@ -129,9 +129,35 @@ def test_the_page_on_costs_can_be_written() -> None:
     """
     It has the markers, and no table of times outside of them.
     """
-    text = PAGE.read_text()
+    text = (PAGES / "cost.md").read_text()
     outside = re.sub(r"<!-- bench: .*?<!-- end -->", "", text, flags=re.DOTALL)
 
     assert render(text, run(), OUTPUT) != text
     assert "ours, us" in text
     assert "ours, us" not in outside
+
+
+def test_the_page_on_quotas_can_be_written() -> None:
+    """
+    Every pattern of its blocks meets a name that the benchmark of quotas gives.
+    """
+    names = {
+        "hits/s": (
+            "redis, 1 rule",
+            "redis, lease of 10",
+            "redis, by limits fixed",
+            "redis, 1 rule against limits fixed",
+            "memory, store, 1 rule",
+            "memory, limits fixed",
+        ),
+        "us": ("redis, server time of 1 rule", "memory, store, 1 rule at 100,000 keys"),
+        "bytes": ("redis, memory of 3 rules",),
+        "ms": ("redis frozen, time to an answer",),
+        "us/request": ("quota middleware on Starlette",),
+    }
+    rows = [row(name, unit) for unit, some in names.items() for name in some]
+    text = (PAGES / "quota-cost.md").read_text()
+    written = render(text, rows, OUTPUT, QUOTA_BLOCKS)
+
+    assert "| lease of 10; " in written
+    assert "105 ms" not in written

@@ -434,7 +434,7 @@ async def test_only_what_was_read_is_changed(app):
 
 
 @pytest.mark.parametrize(
-    "tag", ['W/"0"', "0", '"0', '"-0"', '"' + "9" * 400 + '"', '"\u0660"', ","]
+    "tag", ["", " ", 'W/"0"', "0", '"0', '"-0"', '"' + "9" * 400 + '"', '"\u0660"', ","]
 )
 async def test_a_tag_that_is_none_matches_nothing(tag, app):
     """A weak one does not either (RFC 9110, section 13.1.1)."""

@@ -168,6 +168,16 @@ def test_how_much_of_an_ipv6_address_counts_is_an_option(prefix, expected):
     assert told(address, "203.0.113.9") == "203.0.113.9"
 
 
+def test_ipv4_clients_behind_a_translator_are_told_apart():
+    """Under the prefix of RFC 6052 they share a /64: one could use up what is of all."""
+    address = ClientAddress(trusted_proxies=["10.0.0.0/8"])
+
+    assert told(address, "64:ff9b::203.0.113.9", "6.6.6.6") == "203.0.113.9"
+    assert told(address, "64:ff9b::cb00:710a", "6.6.6.6") == "203.0.113.10"
+    assert told(address, "64:ff9b::10.0.0.1", "6.6.6.6") == "10.0.0.1"
+    assert told(address, "64:ff9b:1::203.0.113.9") == "64:ff9b:1::/64"
+
+
 @pytest.mark.parametrize(
     "options",
     [
