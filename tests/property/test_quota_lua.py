@@ -10,6 +10,7 @@ compared.  Planted faults in the script show that differences are found.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import NamedTuple
 
 import pytest
@@ -67,10 +68,19 @@ class Step(NamedTuple):
     joined: bool
 
 
+# Which of a kind's numbers are lengths of time.
+LENGTHS = {"r": (0,), "w": (1,), "c": (), "n": (), "l": (1, 2)}
+
+
 def lengths_of(numbers):
     """The short lengths of time in the numbers of rules; one at least."""
-    found = {one for variants in numbers.values() for args in variants for one in args}
-    return sorted(one for one in found if 0 < one < 10**7) or [700]
+    found = [
+        args[index]
+        for field, variants in numbers.items()
+        for args in variants
+        for index in LENGTHS[FIELDS[field][1][0]]
+    ]
+    return [one for one in found if one < 10**7] or [700]
 
 
 def _numbers(rule):
@@ -90,7 +100,7 @@ def periods(first):
     return tuple(START + 700 * (first + one) for one in range(4))
 
 
-RATES = small_rates() | st.sampled_from([_numbers(one) for one in EXTREME_RATES])
+RATES = small_rates() | small_rates() | st.sampled_from([_numbers(one) for one in EXTREME_RATES])
 WINDOWS = st.tuples(
     st.integers(1, 40), st.integers(1, 20).map(lambda ms: ms * 1000)
 ) | st.sampled_from([_numbers(one) for one in EXTREME_WINDOWS])
@@ -119,7 +129,7 @@ FIELDS = [
 FIRST_SLOTS = 6
 VARIANTS = 3
 
-COSTS = st.integers(1, 12) | st.sampled_from([1, 1, 30, 1000, LARGE])
+COSTS = st.integers(1, 12) | st.sampled_from([1, 1, 1, 30, 1000, LARGE])
 ADVANCES = (
     st.integers(0, 60)
     | st.integers(0, 3000)
@@ -135,9 +145,7 @@ def sequences(draw):
     known = draw(
         st.lists(st.integers(0, (FIRST_SLOTS if back else len(FIELDS)) - 1), min_size=1, max_size=4)
     )
-    numbers = {
-        one: draw(st.lists(FIELDS[one][2], min_size=VARIANTS, max_size=VARIANTS)) for one in known
-    }
+    numbers = {one: draw(st.lists(FIELDS[one][2], min_size=1, max_size=VARIANTS)) for one in known}
     part = st.tuples(
         st.sampled_from(known),
         st.integers(0, VARIANTS - 1),
@@ -149,7 +157,7 @@ def sequences(draw):
         LETTERS,
         ADVANCES | st.integers(-3000, 0) if back else ADVANCES,
         st.integers(-6, 6),
-        st.lists(part, min_size=1, max_size=4, unique_by=lambda one: one[0]).map(tuple),
+        st.lists(part, min_size=1, max_size=4, unique_by=itemgetter(0)).map(tuple),
         st.integers(0, 5),
         st.integers(-1, 40),
         st.booleans(),
@@ -225,7 +233,7 @@ class Pair:
                 FIELDS[field][1][0],
                 cost if field < FIRST_SLOTS else 1,
                 mode,
-                numbers[field][variant],
+                numbers[field][variant % len(numbers[field])],
             )
             for field, variant, cost, mode in step.charges
         )

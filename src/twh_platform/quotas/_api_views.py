@@ -81,13 +81,13 @@ async def rule_views(
     asked = [one.name for one in rules if one.name not in levels]
     decision = await limiter.peek(tenant, user=user, api_key=api_key, only=asked)
     found: dict[str, View] = {}
-    for part in decision._parts:  # noqa: SLF001 -- a decision tells no more than clients see
+    for part in decision.parts:
         found.update(_found(part))
     for one in rules:
         if one.name in levels:
             used = levels[one.name]
             found[one.name] = {"used": used, "remaining": max(0, one.limit - used)}
-    exact = all(part.outcome.origin not in _ESTIMATED for part in decision._parts)  # noqa: SLF001
+    exact = all(part.outcome.origin not in _ESTIMATED for part in decision.parts)
     return [{**_rule_view(one), **found.get(one.name, {})} for one in rules], exact
 
 

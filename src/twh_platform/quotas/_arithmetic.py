@@ -98,14 +98,15 @@ def _rate_now(state: State, now: int, args: tuple[int, ...]) -> State:
 def _rate(state: State, now: int, cost: int, args: tuple[int, ...]) -> tuple[bool, State]:
     period, units, burst = args
     start, taken, _ = state
-    drained = (now - start) * units
+    since = now - start
+    drained = since * units
     if taken * period <= drained:
         start, taken, drained = now, 0, 0
-    elif not 0 <= now - start < period:
+    elif not 0 <= since < period:
         start, taken, _ = _rate_now(state, now, args)
         drained = (now - start) * units
     taken += cost
-    if (taken - burst) * period <= drained:
+    if taken <= burst or (taken - burst) * period <= drained:
         return True, (start, taken, 0)
     return False, (start, min(taken, drained // period + 2 * burst), 0)
 

@@ -158,7 +158,12 @@ def _status(
 class Settler(Protocol):
     """
     Who carries out what a receipt says: the limiter.
+
+    Attributes:
+        receipt_seconds: For how long a receipt can be settled.
     """
+
+    receipt_seconds: float
 
     def new_id(self) -> str:
         """
@@ -197,8 +202,8 @@ class Receipt:
 
     __slots__ = ("_id", "_parts", "_settler", "expires", "settled")
 
-    def __init__(self, settler: Settler, parts: tuple[Part, ...], *, seconds: float) -> None:
-        self.expires = (parts[-1].outcome.now if parts else 0) / 1e6 + seconds
+    def __init__(self, settler: Settler, parts: tuple[Part, ...]) -> None:
+        self.expires = (parts[-1].outcome.now if parts else 0) / 1e6 + settler.receipt_seconds
         self.settled = False
         self._id = ""
         self._parts = parts
@@ -347,16 +352,13 @@ class Decision:
             ``quota_store_unavailable``; empty if it may.
     """
 
-    __slots__ = ("_parts", "_receipt", "_seconds", "_settler", "_statuses", "allowed", "code")
+    __slots__ = ("_receipt", "_settler", "_statuses", "allowed", "code", "parts")
 
-    def __init__(
-        self, settler: Settler, parts: tuple[Part, ...], code: str, seconds: float
-    ) -> None:
+    def __init__(self, settler: Settler, parts: tuple[Part, ...], code: str = "") -> None:
         self.allowed = not code
         self.code = code
+        self.parts = parts
         self._settler = settler
-        self._parts = parts
-        self._seconds = seconds
         self._receipt: Receipt | None = None
         self._statuses: tuple[RuleStatus, ...] | None = None
 
@@ -365,7 +367,7 @@ class Decision:
         """
         The refusal of a cost that these rules never admit.
         """
-        decision = cls(settler, (), "quota_cost_too_large", 0.0)
+        decision = cls(settler, (), "quota_cost_too_large")
         decision._statuses = tuple(
             RuleStatus(
                 one, fits=False, remaining=0, renew_after=0.0, reset_after=0.0, retry_after=None
@@ -384,8 +386,8 @@ class Decision:
         What was taken; of a refusal nothing, for it has given back what it took.
         """
         if self._receipt is None:
-            parts = self._parts if self.allowed else ()
-            self._receipt = Receipt(self._settler, parts, seconds=self._seconds)
+            parts = self.parts if self.allowed else ()
+            self._receipt = Receipt(self._settler, parts)
         return self._receipt
 
     @property
@@ -397,7 +399,7 @@ class Decision:
         never admit it are here, with nothing left.
         """
         if self._statuses is None:
-            self._statuses = tuple(one for part in self._parts for one in part.statuses())
+            self._statuses = tuple(one for part in self.parts for one in part.statuses())
         return self._statuses
 
     @property
@@ -405,7 +407,7 @@ class Decision:
         """
         Who decided: see `Outcome.origin`; ``limiter`` if no store was asked.
         """
-        return self._parts[-1].outcome.origin if self._parts else "limiter"
+        return self.parts[-1].outcome.origin if self.parts else "limiter"
 
     @property
     def violated(self) -> tuple[RuleStatus, ...]:

@@ -14,13 +14,13 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from ..errors import ConfigurationError
-from ._arithmetic import State, status
-from ._decision import Decision, RuleStatus
+from ._arithmetic import status
+from ._decision import Decision, Part, RuleStatus
 from ._rules import MICROSECONDS, Calendar, Mode, Period, Rate, Rule, Scope, SlidingWindow
-from ._store import Charge
 
 __all__ = ["HeaderEmitter", "RateLimitHeaders", "RetryAfter"]
 
@@ -159,39 +159,48 @@ class RateLimitHeaders:
 
     def _draft_11(self, decision: Decision) -> Fields:
         # The path of every admitted request: what is in the states suffices.
-        policies, items = [], []
-        for part in decision._parts:  # noqa: SLF001 -- it makes no statuses
-            _, policy, beginnings = self._lines.get(id(part.rules)) or self._line(part.rules)
-            if not policy:
-                continue
-            policies.append(policy)
-            now, _, _, states, _, _, charges = part.outcome
-            charges = charges or part.take.charges
-            for beginning, charge, state in zip(beginnings, charges, states, strict=True):
-                if beginning:
-                    items.append(_item_of(beginning, charge, state, now))
+        policies: list[bytes] = []
+        items: list[str] = []
+        for part in decision.parts:
+            rules, _, outcome, _, _ = part
+            line = self._lines.get(id(rules)) or self._line(rules)
+            now, _, _, states, _, _, shares = outcome
+            policies += line.policies
+            for index, beginning, period, burst in line.items:
+                start, taken, _ = states[index]
+                since = now - start
+                # What `status` says of a busy `Rate`, in a quarter of the time.
+                if 0 <= since < period and 0 < taken <= burst and not shares:
+                    seconds = -((since - period) // MICROSECONDS)
+                    items.append(f"{beginning}{burst - taken};t={seconds}")
+                else:
+                    items.append(_item_of(beginning, part, index))
         if not items:
             return []
-        return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(items))]
+        return [
+            (b"ratelimit-policy", b", ".join(policies)),
+            (b"ratelimit", ", ".join(items).encode()),
+        ]
 
     def _draft_11_in_full(self, decision: Decision) -> Fields:
         keys = self._partitions(decision)
-        policies, items = [], []
+        policies: list[bytes] = []
+        items: list[str] = []
         for index, (rule, fits, remaining, renew, _, retry) in enumerate(decision.statuses):
             _, policy, item = self._of(rule)
             if not policy:
                 continue
             # Less than was asked for is left until retry, which may come before renew.
             window = renew if fits or retry is None else min(renew, retry)
-            key = keys[index] if keys else b""
-            policies.append(policy + key)
+            key = keys[index] if keys else ""
+            policies.append(policy + key.encode())
             items.append(_item(item, remaining, math.ceil(window)) + key)
         if not items:
             return []
         fields = [(b"ratelimit-policy", b", ".join(policies))]
         # Of a cost that never fits, no store was asked how much is left.
         if decision.code != "quota_cost_too_large":
-            fields.append((b"ratelimit", b", ".join(items)))
+            fields.append((b"ratelimit", ", ".join(items).encode()))
         return fields
 
     def _draft_06(self, status: RuleStatus, shown: list[RuleStatus]) -> Fields:
@@ -225,20 +234,21 @@ class RateLimitHeaders:
     def _line(self, rules: tuple[Rule, ...]) -> _Line:
         if len(self._lines) >= _MOST_REMEMBERED:
             self._lines.clear()
-        shown = [self._of(rule) for rule in rules]
-        policies = b", ".join(one.policy for one in shown if one.policy)
-        line = self._lines[id(rules)] = _Line(rules, policies, tuple(one.item for one in shown))
+        shown = [(index, self._of(rule)) for index, rule in enumerate(rules)]
+        policies = [one.policy for _, one in shown if one.policy]
+        items = [(index, one.item, *_whole(one.rule)) for index, one in shown if one.item]
+        line = self._lines[id(rules)] = _Line(rules, policies, items)
         return line
 
-    def _partitions(self, decision: Decision) -> list[bytes]:
+    def _partitions(self, decision: Decision) -> list[str]:
         if self._partition_key is None:
             return []
-        parts = decision._parts  # noqa: SLF001 -- counters are nobody else's business
+        parts = decision.parts
         return [self._partition(one.bucket) for part in parts for one in part.take.charges]
 
-    def _partition(self, bucket: str) -> bytes:
+    def _partition(self, bucket: str) -> str:
         digest = hmac.digest(self._partition_key or b"", bucket.encode(), hashlib.sha256)
-        return b";pk=:%b:" % base64.b64encode(digest[:_PARTITION_BYTES])
+        return f";pk=:{base64.b64encode(digest[:_PARTITION_BYTES]).decode()}:"
 
 
 class _Shown(NamedTuple):
@@ -248,22 +258,32 @@ class _Shown(NamedTuple):
 
     rule: Rule
     policy: bytes
-    item: bytes
+    item: str
 
 
-class _Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Line:
     """
-    Rules that are asked together: their policies, and the starts of their items.
+    Rules that are asked together, as they are written.
+
+    Attributes:
+        rules: The rules.
+
+        policies: Of those that are shown.
+
+        items: Of those that are shown, the place and the start of the item;
+            for a `Rate` that gives back one unit at a time, how often in
+            microseconds and its burst.
     """
 
     rules: tuple[Rule, ...]
-    policies: bytes
-    items: tuple[bytes, ...]
+    policies: list[bytes]
+    items: list[tuple[int, str, int, int]]
 
 
 def _show(rule: Rule) -> _Shown:
     if rule.mode is Mode.SHADOW or rule.scope is Scope.GLOBAL:
-        return _Shown(rule, b"", b"")
+        return _Shown(rule, b"", "")
     name = _string(rule.name)
     parameters = f";q={min(rule.limit, _LARGEST)}"
     unit = "concurrent-requests" if rule.kind == "l" else rule.unit
@@ -271,35 +291,28 @@ def _show(rule: Rule) -> _Shown:
         parameters += f";qu={_string(unit)}"
     if window := _window(rule):
         parameters += f";w={window}"
-    return _Shown(rule, f"{name}{parameters}".encode(), f"{name};r=".encode())
+    return _Shown(rule, f"{name}{parameters}".encode(), f"{name};r=")
 
 
-def _item(beginning: bytes, remaining: int, seconds: int) -> bytes:
-    remaining = min(remaining, _LARGEST)
-    if seconds > 0:
-        return b"%b%d;t=%d" % (beginning, remaining, seconds)
-    return b"%b%d" % (beginning, remaining)
+def _item(beginning: str, remaining: int, seconds: int) -> str:
+    until = f";t={seconds}" if seconds > 0 else ""
+    return f"{beginning}{min(remaining, _LARGEST)}{until}"
 
 
-def _item_of(beginning: bytes, charge: Charge, state: State, now: int) -> bytes:
-    """
-    The item of an admitted charge: what `status` says of its state.
-
-    For a `Rate` whose state the store has just written it is a quarter of the
-    work, because the state starts less than a period ago.
-    """
-    if charge.kind == "r":
-        period, units, burst = charge.args
-        start, taken, _ = state
-        since = now - start
-        if 0 <= since < period and taken:
-            drained = since * units // period if units > 1 else 0
-            left = burst - taken + drained
-            if 0 <= left < burst and left <= _LARGEST:
-                renew = -(-(drained + 1) * period // units) - since if units > 1 else period - since
-                return b"%b%d;t=%d" % (beginning, left, -(-renew // MICROSECONDS))
-    found = status(charge.kind, state, now, charge.cost, charge.args)
+def _item_of(beginning: str, part: Part, index: int) -> str:
+    charge = (part.outcome.charges or part.take.charges)[index]
+    state = part.outcome.states[index]
+    found = status(charge.kind, state, part.outcome.now, charge.cost, charge.args)
     return _item(beginning, found.remaining, -(-found.renew_us // MICROSECONDS))
+
+
+def _whole(rule: Rule) -> tuple[int, int]:
+    """
+    Of a `Rate`: microseconds per unit, and its burst; zeros where that is no whole number.
+    """
+    if isinstance(rule, Rate) and rule.ratio[1] == 1 and rule.capacity <= _LARGEST:
+        return rule.ratio[0], rule.capacity
+    return 0, 0
 
 
 def _window(rule: Rule) -> int:

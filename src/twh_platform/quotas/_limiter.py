@@ -138,10 +138,22 @@ class _RuleSet:
     Attributes:
         plan: The plan: kept, so that no other gets its id.
 
+        plain: Whether nothing matters but the tenant, if no cost is given.
+
         prepared: The takes of requests that differ in what matters.
     """
 
-    __slots__ = ("_client", "_common", "_key", "_route", "_user", "plan", "prepared", "rules")
+    __slots__ = (
+        "_client",
+        "_common",
+        "_key",
+        "_route",
+        "_user",
+        "plain",
+        "plan",
+        "prepared",
+        "rules",
+    )
 
     def __init__(self, plan: Rules | None, rules: Sequence[Rule]) -> None:
         scopes = {one.scope for one in rules}
@@ -153,12 +165,15 @@ class _RuleSet:
         self._route = Scope.ROUTE in scopes or any(one.routes for one in rules)
         self._client = Scope.CLIENT in scopes
         self._common = Scope.GLOBAL in scopes
+        self.plain = plan is not None and scopes <= {Scope.TENANT} and not self._route
 
     def key(self, request: _Request) -> tuple[Any, ...]:
         """
         What of the request decides which rules it meets, and where they lie.
         """
         _, tenant_id, time_zone, user, api_key, route, client, cost, only = request
+        if self.plain and cost is None and only is None:
+            return tenant_id, time_zone
         if not self._user:
             user = None
         if not self._key:
@@ -173,10 +188,18 @@ class _RuleSet:
 class _Prepared(NamedTuple):
     """
     The takes of a request, and the rules that it can never satisfy.
+
+    Attributes:
+        parts: The rules of each partition, and how they are asked.
+
+        too_large: Those that it can never satisfy.
+
+        alone: The only part, of rules that nothing has to be added to.
     """
 
     parts: tuple[tuple[tuple[Rule, ...], Take], ...]
     too_large: tuple[Rule, ...]
+    alone: tuple[tuple[Rule, ...], Take] | None
 
 
 class Limiter:
@@ -230,7 +253,7 @@ class Limiter:
         self._plans = plans
         self._rules = tuple(rules)
         self._meter = meter
-        self._receipt_seconds = receipt_seconds
+        self.receipt_seconds = receipt_seconds
         self._clock = clock
         self._common = _RuleSet(None, self._rules)
         self._known: dict[int, _RuleSet] = {}
@@ -287,6 +310,21 @@ class Limiter:
             twh_platform.errors.BackendUnavailableError: If the store does not
                 answer, and nothing stands in for it.
         """
+        # What most requests come to, without what the others need.
+        if tenant is not None and cost is None and only is None:
+            rules = self._rules_of(tenant)
+            zone = tenant.time_zone
+            prepared = rules.prepared.get((tenant.id, zone)) if rules.plain else None
+            if prepared is not None and prepared.alone is not None:
+                met, take = prepared.alone
+                outcome = await self.store.take(take)
+                part = _new(Part, (met, take, outcome, zone, self.store))
+                if outcome.admitted and False not in outcome.fits:
+                    if self._meter is not None:
+                        self._meter.note(part)
+                    return Decision(self, (part,))
+                request = self._request(tenant, user=user, api_key=api_key, route=route, client=client)
+                return await self._decide_by(request, part)
         request = self._request(
             tenant, user=user, api_key=api_key, route=route, client=client, cost=cost, only=only
         )
@@ -426,6 +464,11 @@ class Limiter:
         decision = await self._decided(parts, dry=dry, too_large=bool(prepared.too_large))
         return decision if dry else self._told(decision, request)
 
+    async def _decide_by(self, request: _Request, part: Part) -> Decision:
+        if part.outcome.stale:
+            part = await self._ask_again(request, part)
+        return self._told(await self._decided((part,), dry=False, too_large=False), request)
+
     async def _decided(self, parts: tuple[Part, ...], *, dry: bool, too_large: bool) -> Decision:
         why = ""
         for part in parts:
@@ -438,7 +481,7 @@ class Limiter:
             why = "quota_cost_too_large"
         elif why and not dry:
             await self._undo(parts[:-1])
-        return Decision(self, parts, why, self._receipt_seconds)
+        return Decision(self, parts, why)
 
     async def _ask_again(self, request: _Request, part: Part) -> Part:
         """
@@ -458,7 +501,7 @@ class Limiter:
 
     async def _undo(self, parts: tuple[Part, ...]) -> None:
         if parts:
-            receipt = Receipt(self, parts, seconds=self._receipt_seconds)
+            receipt = Receipt(self, parts)
             with suppress(BackendUnavailableError):  # then it stays charged
                 await asyncio.shield(asyncio.ensure_future(receipt.refund()))
 
@@ -519,7 +562,9 @@ class Limiter:
         if self._prepared >= _MOST_PREPARED:
             self._forget()
         self._prepared += 1
-        prepared = rules.prepared[rules.key(request)] = _Prepared(takes, tuple(too_large))
+        alone = takes[0] if len(takes) == 1 and not (too_large or takes[0][1].lease) else None
+        prepared = _Prepared(takes, tuple(too_large), alone)
+        rules.prepared[rules.key(request)] = prepared
         return prepared
 
     def _forget(self) -> None:

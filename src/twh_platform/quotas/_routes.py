@@ -35,6 +35,9 @@ _CONVERTORS = {
     "uuid": r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
     "path": r".*",
 }
+# Most requests are for a path that has been asked for before.
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN = 200
 _WITHIN_SEGMENT = frozenset({"str", "int", "float", "uuid"})
 
 
@@ -50,7 +53,8 @@ class RouteTable:
     ``HEAD`` is told as ``GET``, because the same handler runs, and nobody
     should get round a limit by not asking for the body.  The method of a
     websocket is ``WEBSOCKET``.  Paths are compared as Starlette compares them,
-    which lets one line break follow.
+    which lets one line break follow; what it finds for such a path inside a
+    mount is told by no table, so `QuotaMiddleware` refuses it.
 
         >>> table = RouteTable(["/items/{id:int}", "/items/search", "POST /auth/login"])
         >>> table({"type": "http", "method": "GET", "path": "/items/42"})
@@ -203,11 +207,17 @@ class _Matcher:
             count: _Segments([each for each in answers if each[1].fits(count)])
             for count in range(most + 1)
         }
-        fixed = ("/".join(map(str, one.parts)) for _, one in answers if one.fixed)
-        self._fixed = {path: key for path in fixed if (key := self._search(path))}
+        self._known: dict[str, str] = {}
 
     def find(self, path: str) -> str | None:
-        return self._fixed.get(path) or self._search(path)
+        if path in self._known:
+            return self._known[path]
+        found = self._search(path)
+        if found and len(path) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = found
+        return found
 
     def _search(self, path: str) -> str | None:
         if path[-1:] == "\n":  # no segment is what it seems

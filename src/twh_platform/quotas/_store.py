@@ -276,9 +276,30 @@ class MemoryQuotaStore:
         """
         The same at a given moment, in microseconds since 1970.
         """
+        charges, kept = take.charges, self._kept
+        changed, states = [], []
+        if take.dry:
+            return self._take_in_full(now, take)
+        # The commonest case in half the time: every state is there, and has enough left.
+        try:
+            for charge in charges:
+                bucket, field, kind, cost, _, args, _ = charge
+                one = kept.get((bucket, field))
+                if one is None or kind == "l":
+                    return self._take_in_full(now, take)
+                fits, state = DECIDE[kind](one[0], now, cost, args)
+                if not fits:
+                    return self._take_in_full(now, take)
+                changed.append((one, state, charge))
+                states.append(state)
+        except ClockOutsideError:
+            return Outcome(now, admitted=False, stale=True)
+        for one, state, charge in changed:
+            one[0], one[1] = state, charge
+        return _new(Outcome, (now, True, (True,) * len(states), tuple(states), "store", False, ()))
+
+    def _take_in_full(self, now: int, take: Take) -> Outcome:
         charges, force, kept = take.charges, take.force, self._kept
-        if len(charges) == 1 and not take.dry and charges[0].kind != "l":
-            return self._take_one(now, charges[0], force=force)
         admitted, new = True, 0
         fits, before, after = [], [], []
         try:
@@ -307,26 +328,6 @@ class MemoryQuotaStore:
             else:
                 after[index] = before[index]
         return _new(Outcome, (now, True, tuple(fits), tuple(after), "store", False, ()))
-
-    def _take_one(self, now: int, charge: Charge, *, force: bool) -> Outcome:
-        """
-        The commonest case, in half the time: one rule, which keeps a state.
-        """
-        bucket, field, kind, cost, mode, args, _ = charge
-        key = bucket, field
-        found = self._kept.get(key)
-        state = EMPTY if found is None else found[0]
-        try:
-            fit, new = DECIDE[kind](state, now, cost, args)
-        except ClockOutsideError:
-            return Outcome(now, admitted=False, stale=True)
-        if not (fit or force or mode == SOFT):
-            return _new(Outcome, (now, mode == SHADOW, (False,), (state,), "store", False, ()))
-        if found is None:
-            self._make_room(now, 1)
-            self._queue.append(key)
-        self._kept[key] = new, charge
-        return _new(Outcome, (now, True, (fit,), (new,), "store", False, ()))
 
     def settle_at(self, now: int, settlement: Settlement) -> Settled:
         """
@@ -360,7 +361,7 @@ class MemoryQuotaStore:
             return Settled(now, done=True, states=states) if freed else Settled(now, done=False)
         if settlement.id:
             self._queue.append(marker)
-            self._kept[marker] = settlement.expires, None
+            self._kept[marker] = [settlement.expires, None]
             self._marked += 1
         return Settled(now, done=True, states=states)
 
@@ -416,7 +417,7 @@ class MemoryQuotaStore:
         key = charge.bucket, charge.field
         if key not in self._kept:
             self._queue.append(key)
-        self._kept[key] = held, charge
+        self._kept[key] = [held, charge]
 
     def _make_room(self, now: int, new: int) -> None:
         # Two for each that comes: what has run out goes faster than it comes.
@@ -497,8 +498,9 @@ class _Slots:
 
 
 _Key = tuple[str, str]
-# A state or slots with their latest charge; of a settlement, when it expires.
-_Kept = tuple[Any, Charge | None]
+# A state or slots with their latest charge, for which None stands in a settlement's: it
+# has the moment when it expires.  A list, because both change with every take.
+_Kept = list[Any]
 
 
 def _is_over(kept: _Kept, now: int) -> bool:

@@ -48,7 +48,7 @@ def by_window(admissions):
 
 def moment(decision):
     """When the store decided."""
-    now = decision._parts[-1].outcome.now
+    now = decision.parts[-1].outcome.now
     return now, now
 
 

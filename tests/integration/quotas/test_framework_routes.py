@@ -11,9 +11,10 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 
+from tests.support.quotas import limiter_of
 from tests.support.tenancy import exchange, http_scope, websocket_scope
 from twh_platform.errors import ConfigurationError
-from twh_platform.quotas import RouteTable
+from twh_platform.quotas import MemoryQuotaStore, QuotaMiddleware, Rate, RouteTable
 
 
 def route(table: RouteTable, path: str, method: str = "GET") -> str | None:
@@ -160,3 +161,19 @@ async def test_a_line_break_at_the_end_reaches_the_handler():
     assert answer.status == 200
     assert scope["path"] != "/auth/login"
     assert RouteTable.of_starlette(LOGINS)(scope) == "POST /auth/login"
+
+
+async def test_a_line_break_at_the_end_reaches_another_route_inside_a_mount():
+    """Which no table tells: the mounted routes are asked with the mount's own path."""
+    app = Starlette(
+        routes=[Mount("/api", routes=[Route("/{shop}/login", endpoint, methods=["POST"])])]
+    )
+    limiter = limiter_of(MemoryQuotaStore(), Rate(name="minute", limit=9, per=60))
+    limited = QuotaMiddleware(app, limiter=limiter)
+    scope = http_scope("/api/login\n", method="POST")
+    control = await exchange(app, dict(scope))
+    refusal = await exchange(limited, dict(scope))
+
+    assert (control.status, RouteTable.of_starlette(app.routes)(scope)) == (200, None)
+    assert (refusal.status, refusal.json["code"]) == (404, "not_found")
+    assert (await exchange(limited, http_scope("/api/7/login", method="POST"))).status == 200

@@ -71,7 +71,7 @@ async def test_an_integer_of_another_class_is_that_integer():
     )
     for cost in (Weight.HEAVY, {"requests": Weight.HEAVY}, 5):
         decision = await limiter.take(ACME, cost=cost)
-        charge = decision._parts[0].take.charges[0]
+        charge = decision.parts[0].take.charges[0]
 
         assert all(type(one) is int for one in (charge.cost, *charge.args))
 

@@ -65,5 +65,5 @@ async def test_a_count_ends_where_the_numbers_do(rule):
         decision = await limiter.take(ACME, cost=2**52, only=["year"])
         assert decision.allowed
 
-    [part] = decision._parts
+    [part] = decision.parts
     assert part.outcome.states[0][1] == LARGEST

@@ -427,7 +427,7 @@ async def test_what_no_store_can_have_said_stops_nobody(metered, ledger, clock, 
     store = MemoryQuotaStore(clock=clock)
     limiter, meter = metered(MONTH, store=store)
     decision = await limiter.take(ACME)
-    (part,) = decision._parts
+    (part,) = decision.parts
     born = part.outcome.now + 1
     for state in ((2**60, 1, 0), (born, 5, 9), (born + 1, -5, 0), (born + 2, 2**60, 0)):
         meter.note(part._replace(outcome=part.outcome._replace(states=(state,))))
@@ -495,7 +495,7 @@ async def test_one_plan_for_another_keeps_counting(clock, ledger):
 
 async def give_back_unseen(limiter, decision) -> None:
     """What a store does by itself: the limiter learns nothing of it."""
-    (part,) = decision._parts
+    (part,) = decision.parts
     gone = Settlement("t.acme", "late", part.take.charges, (0,), part.outcome.now, 2**53)
     await limiter.store.settle(gone)
 
