@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from twh_platform import Tenant
 from twh_platform.quotas import Limiter, MemoryQuotaStore, Plan, Plans, Rate
-from twh_platform.quotas._store import Charge, Take
+from twh_platform.quotas._exchange import Charge, Take
 
 from ._rows import Row, paired_row
 

@@ -236,11 +236,11 @@ async def test_slots_are_freed_before_the_rest_is_settled_and_after_it_expires(s
     charges = tenant.charge(OPEN), tenant.charge(HOUR, 5)
     takes = [tenant.take(*charges, lease=name) for name in ("a", "b")]
     outcomes = [await store.take(one) for one in takes]
-    slots = [one._replace(charges=charges[:1]) for one in takes]
-    freed = [
-        await store.settle(tenant.settlement(slot, outcome, 1, identity=slot.lease, expires=FOREVER))
-        for slot, outcome in zip(slots, outcomes, strict=True)
+    slots = [
+        tenant.settlement(tenant.take(charges[0]), outcome, 1, identity=name, expires=FOREVER)
+        for name, outcome in zip(("a", "b"), outcomes, strict=True)
     ]
+    freed = [await store.settle(one) for one in slots]
     late = tenant.settlement(takes[0], outcomes[0], 1, 0, identity="a", expires=1)
     rest = tenant.settlement(takes[1], outcomes[1], 1, 2, identity="b")
     done = [(await store.settle(one)).done for one in (late, rest, rest)]

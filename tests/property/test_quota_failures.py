@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from twh_platform.errors import BackendUnavailableError
 from twh_platform.quotas import FallbackQuotaStore, LeasingQuotaStore, MemoryQuotaStore
-from twh_platform.quotas._store import Charge, Settlement, Take
+from twh_platform.quotas._exchange import Charge, Settlement, Take
 from twh_platform.testing import ManualClock
 
 SECOND = 1_000_000

@@ -15,8 +15,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from twh_platform.quotas._arithmetic import EMPTY, NEVER, decide, refund, status
+from twh_platform.quotas._exchange import Charge, Settlement, Take
 from twh_platform.quotas._rules import Rate, SlidingWindow
-from twh_platform.quotas._store import Charge, MemoryQuotaStore, Settlement, Take
+from twh_platform.quotas._store import MemoryQuotaStore
 
 START = 1_700_000_000_000_000
 FAR = 2**53 - 1

@@ -20,15 +20,9 @@ from hypothesis import strategies as st
 redis = pytest.importorskip("redis")
 
 from twh_platform.quotas import Calendar, Rate, SlidingWindow  # noqa: E402
+from twh_platform.quotas._exchange import Charge, Outcome, Settled, Settlement, Take  # noqa: E402
 from twh_platform.quotas._limiter import charge_of  # noqa: E402
-from twh_platform.quotas._store import (  # noqa: E402
-    Charge,
-    MemoryQuotaStore,
-    Outcome,
-    Settled,
-    Settlement,
-    Take,
-)
+from twh_platform.quotas._store import MemoryQuotaStore  # noqa: E402
 from twh_platform.quotas.redis._wire import SCRIPT, Codec  # noqa: E402
 
 SEQUENCES = 2500
@@ -102,7 +96,7 @@ def periods(first):
 
 RATES = small_rates() | small_rates() | st.sampled_from([_numbers(one) for one in EXTREME_RATES])
 WINDOWS = st.tuples(
-    st.integers(1, 40), st.integers(1, 20).map(lambda ms: ms * 1000)
+    st.integers(1, 40), st.integers(1, 5).map(lambda ms: ms * 1000)
 ) | st.sampled_from([_numbers(one) for one in EXTREME_WINDOWS])
 CALENDARS = st.builds(
     lambda limit, first: (limit, *periods(first)), st.integers(0, 30), st.integers(-2, 1)
@@ -111,8 +105,8 @@ LEVELS = st.tuples(st.integers(0, 40) | st.just(LARGE))
 SLOTS = st.builds(
     lambda limit, lease, more: (limit, lease, lease + more),
     st.integers(0, 4),
-    st.integers(1, 3000),
-    st.integers(0, 3000),
+    st.integers(1, 1000),
+    st.integers(0, 300),
 )
 
 # What there is to be charged: two hashes and two sets, and the numbers that each may have.
@@ -132,16 +126,17 @@ VARIANTS = 3
 COSTS = st.integers(1, 12) | st.sampled_from([1, 1, 1, 30, 1000, LARGE])
 ADVANCES = (
     st.integers(0, 60)
+    | st.integers(0, 60)
     | st.integers(0, 3000)
-    | st.sampled_from([0, 0, 700, 1000, 10_000, 10**6, 10**9, 40 * 86_400 * 10**6])
+    | st.sampled_from([0, 0, 700, 1000, 10**6, 40 * 86_400 * 10**6])
 )
-LETTERS = st.sampled_from("ttttttddfsssrr")
+LETTERS = st.sampled_from("ttttttddfsssrrr")
 
 
 @st.composite
 def sequences(draw):
     """Numbers for every field, whether the clock goes back, and the steps."""
-    back = draw(st.booleans())
+    back = draw(st.sampled_from([False, False, True]))
     known = draw(
         st.lists(st.integers(0, (FIRST_SLOTS if back else len(FIELDS)) - 1), min_size=1, max_size=4)
     )
@@ -209,9 +204,10 @@ class Pair:
 
     def step(self, twin, now, index, *, step, numbers, past):
         """Do one step in memory; return its answer, and the operation for Redis."""
-        if step.letter in "sr" and past:
-            take, at, charges = past[-1 - step.past % len(past)]
-            if step.letter == "r" and take.lease:
+        earlier = [one for one in past if one[0].lease] if step.letter == "r" else past
+        if step.letter in "sr" and earlier:
+            take, at, charges = earlier[-1 - step.past % len(earlier)]
+            if step.letter == "r":
                 return twin.renew_at(now, take, at), self.codec.renewal(take, at)
             if charges:
                 return self.settle(twin, now, step, take=take, at=at, charges=charges)

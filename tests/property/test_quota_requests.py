@@ -14,8 +14,8 @@ from tests.support.structured_fields import read_list
 from tests.support.tenancy import http_scope
 from twh_platform.quotas import ClientAddress, MemoryQuotaStore, Rate, RateLimitHeaders, RouteTable
 from twh_platform.quotas._arithmetic import decide, status
+from twh_platform.quotas._exchange import Charge
 from twh_platform.quotas._headers import _item, _item_of
-from twh_platform.quotas._store import Charge
 
 PROXY = "10.0.0.1"
 

@@ -29,11 +29,9 @@ EXTRAS = set(importlib.metadata.metadata("twh-platform").get_all("Provides-Extra
 LEAVES = {"errors", "_asgi", "_signals", "_extras"}
 CONTEXT = {"tenancy._context", "tenancy._tenant", "tenancy._carry"}
 SEAMS = (
-    "_decision",
     "_directory",
     "_envelopes",
     "_fallback",
-    "_headers",
     "_lease",
     "_leasing",
     "_limiter",

@@ -17,6 +17,7 @@ from ._announcements import (
 from ._api import QuotaApp
 from ._client_address import ClientAddress
 from ._decision import Decision, Part, Receipt, RuleStatus
+from ._exchange import Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._fallback import FallbackQuotaStore, FallbackStats
 from ._headers import HeaderEmitter, RateLimitHeaders, RetryAfter
 from ._leasing import LeasingQuotaStore, LeasingStats
@@ -41,7 +42,7 @@ from ._rules import (
     Scope,
     SlidingWindow,
 )
-from ._store import Charge, MemoryQuotaStore, Outcome, QuotaStore, Settled, Settlement, Take
+from ._store import MemoryQuotaStore
 from ._usage import MemoryUsageLedger, UsageCounter, UsageLedger, UsageMeter, UsageQuery, UsageRow
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import Any
 from ..tenancy._tenant import Tenant
 from ._arithmetic import decide
 from ._decision import Part, RuleStatus
+from ._exchange import Charge
 from ._limiter import Limiter
 from ._limits import Override, limits_as_json
 from ._periods import period_of_birth
@@ -22,7 +23,6 @@ from ._rules import (
     Rule,
     SlidingWindow,
 )
-from ._store import Charge
 
 __all__ = ["override_view", "rule_views"]
 

@@ -84,7 +84,10 @@ def _rate_now(state: State, now: int, args: tuple[int, ...]) -> State:
     """
     period, units, burst = args
     start, taken, _ = state
-    start = min(start, now)  # a clock that went back, as after a failover
+    if start > now:
+        # A clock that went back, as after a failover: nobody waits longer than a full refill.
+        taken = 0 if (start - now) * units >= burst * period else taken
+        start = now
     cycles = (now - start) // period
     taken = max(0, taken - cycles * units)
     start += cycles * period
@@ -149,9 +152,9 @@ def _window_now(state: State, now: int, args: tuple[int, ...]) -> State:
     then, current, before = state
     if then == start - length:
         current, before = 0, current
-    elif then < start:
+    elif then < start or then > start + length:
         current, before = 0, 0
-    # A later start is that of a clock that went back: its counts hold.
+    # The start of the next window is that of a clock that went back: its counts hold.
     return start, min(current, 2 * limit), min(before, 2 * limit)
 
 

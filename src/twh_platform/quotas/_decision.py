@@ -14,9 +14,9 @@ from ..errors import (
     QuotaExceededError,
 )
 from ._arithmetic import NEVER, State, is_capped, status
+from ._exchange import OPEN, SHADOW, Charge, Outcome, QuotaStore, Settlement, Take
 from ._quoting import shown
 from ._rules import LARGEST, LARGEST_LIMIT, Mode, Rule
-from ._store import OPEN, SHADOW, Charge, Outcome, QuotaStore, Settlement, Take
 
 __all__ = ["Cost", "Decision", "Part", "Receipt", "RuleStatus", "checked_amount", "checked_cost"]
 
@@ -350,13 +350,20 @@ class Decision:
 
         code: Why not: ``quota_exceeded``, ``quota_cost_too_large`` or
             ``quota_store_unavailable``; empty if it may.
+
+        parts: What each partition's rules were asked, and what came of it.
+
+        holds: Whether a slot may be held, to be renewed and released.
     """
 
-    __slots__ = ("_receipt", "_settler", "_statuses", "allowed", "code", "parts")
+    __slots__ = ("_receipt", "_settler", "_statuses", "allowed", "code", "holds", "parts")
 
-    def __init__(self, settler: Settler, parts: tuple[Part, ...], code: str = "") -> None:
+    def __init__(
+        self, settler: Settler, parts: tuple[Part, ...], code: str = "", *, holds: bool = False
+    ) -> None:
         self.allowed = not code
         self.code = code
+        self.holds = holds
         self.parts = parts
         self._settler = settler
         self._receipt: Receipt | None = None

@@ -34,9 +34,9 @@ from .._signals import announce
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaStoreDegraded, QuotaStoreRestored
 from ._breaker import Breaker
+from ._exchange import SHADOW, Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._fallback_share import LocalShare
 from ._ids import UniqueIds
-from ._store import SHADOW, Charge, Outcome, QuotaStore, Settled, Settlement, Take
 
 __all__ = ["FallbackQuotaStore", "FallbackStats"]
 

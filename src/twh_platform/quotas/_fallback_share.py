@@ -17,18 +17,8 @@ from collections.abc import Callable
 
 from ..errors import BackendUnavailableError
 from ._arithmetic import DECIDE, REFUND, State
-from ._store import (
-    CLOSED,
-    HARD,
-    OPEN,
-    SHADOW,
-    Charge,
-    MemoryQuotaStore,
-    Outcome,
-    Settled,
-    Settlement,
-    Take,
-)
+from ._exchange import CLOSED, HARD, OPEN, SHADOW, Charge, Outcome, Settled, Settlement, Take
+from ._store import MemoryQuotaStore
 
 __all__ = ["LocalShare", "covered", "shared"]
 

@@ -165,14 +165,15 @@ class RateLimitHeaders:
             rules, _, outcome, _, _ = part
             line = self._lines.get(id(rules)) or self._line(rules)
             now, _, _, states, _, _, shares = outcome
-            policies += line.policies
-            for index, beginning, period, burst in line.items:
+            if line.items:
+                policies.append(line.policies)
+            for index, beginning, period, burst, soon in line.items:
                 start, taken, _ = states[index]
                 since = now - start
                 # What `status` says of a busy `Rate`, in a quarter of the time.
                 if 0 <= since < period and 0 < taken <= burst and not shares:
-                    seconds = -((since - period) // MICROSECONDS)
-                    items.append(f"{beginning}{burst - taken};t={seconds}")
+                    until = soon or f";t={-((since - period) // MICROSECONDS)}"
+                    items.append(f"{beginning}{burst - taken}{until}")
                 else:
                     items.append(_item_of(beginning, part, index))
         if not items:
@@ -235,8 +236,8 @@ class RateLimitHeaders:
         if len(self._lines) >= _MOST_REMEMBERED:
             self._lines.clear()
         shown = [(index, self._of(rule)) for index, rule in enumerate(rules)]
-        policies = [one.policy for _, one in shown if one.policy]
-        items = [(index, one.item, *_whole(one.rule)) for index, one in shown if one.item]
+        policies = b", ".join(one.policy for _, one in shown if one.policy)
+        items = [(index, one.item, *_pace(one.rule)) for index, one in shown if one.item]
         line = self._lines[id(rules)] = _Line(rules, policies, items)
         return line
 
@@ -271,14 +272,15 @@ class _Line:
 
         policies: Of those that are shown.
 
-        items: Of those that are shown, the place and the start of the item;
-            for a `Rate` that gives back one unit at a time, how often in
-            microseconds and its burst.
+        items: Of those that are shown, the place and the start of the item.
+            For a `Rate` that gives back one unit at a time, how often in
+            microseconds, its burst, and how the item ends if it is always
+            within a second.
     """
 
     rules: tuple[Rule, ...]
-    policies: list[bytes]
-    items: list[tuple[int, str, int, int]]
+    policies: bytes
+    items: list[tuple[int, str, int, int, str]]
 
 
 def _show(rule: Rule) -> _Shown:
@@ -306,13 +308,14 @@ def _item_of(beginning: str, part: Part, index: int) -> str:
     return _item(beginning, found.remaining, -(-found.renew_us // MICROSECONDS))
 
 
-def _whole(rule: Rule) -> tuple[int, int]:
+def _pace(rule: Rule) -> tuple[int, int, str]:
     """
-    Of a `Rate`: microseconds per unit, and its burst; zeros where that is no whole number.
+    The numbers of a `Rate` for its items; zeros where they are not written from these.
     """
     if isinstance(rule, Rate) and rule.ratio[1] == 1 and rule.capacity <= _LARGEST:
-        return rule.ratio[0], rule.capacity
-    return 0, 0
+        period, _ = rule.ratio
+        return period, rule.capacity, ";t=1" if period <= MICROSECONDS else ""
+    return 0, 0, ""
 
 
 def _window(rule: Rule) -> int:

@@ -28,10 +28,10 @@ from typing import Any
 
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._arithmetic import NEVER, status
+from ._exchange import HARD, Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._ids import UniqueIds
 from ._leasing_denials import Denials
 from ._rules import Rate, Rule, SlidingWindow
-from ._store import HARD, Charge, Outcome, QuotaStore, Settled, Settlement, Take
 
 __all__ = ["LeasingQuotaStore", "LeasingStats"]
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ._arithmetic import EMPTY, NEVER, State, status
+from ._exchange import HARD, Charge, Outcome, Take
 from ._fallback_share import covered
-from ._store import HARD, Charge, Outcome, Take
 
 __all__ = ["Denials"]
 

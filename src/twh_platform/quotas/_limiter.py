@@ -19,19 +19,7 @@ from ..tenancy._tenant import Tenant
 from ._announcements import QuotaExceeded, QuotaRefused
 from ._calendar import period_starts
 from ._decision import Cost, Decision, Part, Receipt, checked_cost
-from ._quoting import shown
-from ._rules import (
-    Calendar,
-    Capacity,
-    Concurrency,
-    Mode,
-    OnFailure,
-    Rate,
-    Rule,
-    Scope,
-    SlidingWindow,
-)
-from ._store import (
+from ._exchange import (
     CLOSED,
     HARD,
     OPEN,
@@ -44,6 +32,18 @@ from ._store import (
     Settled,
     Settlement,
     Take,
+)
+from ._quoting import shown
+from ._rules import (
+    Calendar,
+    Capacity,
+    Concurrency,
+    Mode,
+    OnFailure,
+    Rate,
+    Rule,
+    Scope,
+    SlidingWindow,
 )
 
 __all__ = ["Limiter", "Meter", "PlanSource", "charge_of"]
@@ -138,18 +138,20 @@ class _RuleSet:
     Attributes:
         plan: The plan: kept, so that no other gets its id.
 
-        plain: Whether nothing matters but the tenant, if no cost is given.
-
         prepared: The takes of requests that differ in what matters.
+
+        alone: Where nothing matters but the tenant: by its id and time zone,
+            the only take of its requests, and the rules of that.
     """
 
     __slots__ = (
         "_client",
         "_common",
         "_key",
+        "_plain",
         "_route",
         "_user",
-        "plain",
+        "alone",
         "plan",
         "prepared",
         "rules",
@@ -160,20 +162,38 @@ class _RuleSet:
         self.plan = plan
         self.rules = rules
         self.prepared: dict[tuple[Any, ...], _Prepared] = {}
+        self.alone: dict[tuple[str, str], tuple[tuple[Rule, ...], Take]] = {}
         self._user = Scope.USER in scopes
         self._key = Scope.API_KEY in scopes
         self._route = Scope.ROUTE in scopes or any(one.routes for one in rules)
         self._client = Scope.CLIENT in scopes
         self._common = Scope.GLOBAL in scopes
-        self.plain = plan is not None and scopes <= {Scope.TENANT} and not self._route
+        self._plain = plan is not None and scopes <= {Scope.TENANT} and not self._route
+
+    def keep(self, request: _Request, prepared: _Prepared) -> None:
+        """
+        Keep the takes for requests to which the same matters.
+        """
+        self.prepared[self.key(request)] = prepared
+        parts, too_large = prepared
+        asks_nothing = request.cost is None and request.only is None
+        if self._plain and asks_nothing and len(parts) == 1 and not too_large:
+            [(_, take)] = parts
+            if not take.lease:
+                self.alone[request.tenant_id, request.time_zone] = parts[0]
+
+    def forget(self) -> None:
+        """
+        Keep none.
+        """
+        self.prepared.clear()
+        self.alone.clear()
 
     def key(self, request: _Request) -> tuple[Any, ...]:
         """
         What of the request decides which rules it meets, and where they lie.
         """
         _, tenant_id, time_zone, user, api_key, route, client, cost, only = request
-        if self.plain and cost is None and only is None:
-            return tenant_id, time_zone
         if not self._user:
             user = None
         if not self._key:
@@ -188,18 +208,10 @@ class _RuleSet:
 class _Prepared(NamedTuple):
     """
     The takes of a request, and the rules that it can never satisfy.
-
-    Attributes:
-        parts: The rules of each partition, and how they are asked.
-
-        too_large: Those that it can never satisfy.
-
-        alone: The only part, of rules that nothing has to be added to.
     """
 
     parts: tuple[tuple[tuple[Rule, ...], Take], ...]
     too_large: tuple[Rule, ...]
-    alone: tuple[tuple[Rule, ...], Take] | None
 
 
 class Limiter:
@@ -310,25 +322,23 @@ class Limiter:
             twh_platform.errors.BackendUnavailableError: If the store does not
                 answer, and nothing stands in for it.
         """
-        # What most requests come to, without what the others need.
+        part = None
         if tenant is not None and cost is None and only is None:
-            rules = self._rules_of(tenant)
+            # Most requests come to this, and are spared what the others need.
             zone = tenant.time_zone
-            prepared = rules.prepared.get((tenant.id, zone)) if rules.plain else None
-            if prepared is not None and prepared.alone is not None:
-                met, take = prepared.alone
+            found = self._rules_of(tenant).alone.get((tenant.id, zone))
+            if found is not None:
+                rules, take = found
                 outcome = await self.store.take(take)
-                part = _new(Part, (met, take, outcome, zone, self.store))
+                part = _new(Part, (rules, take, outcome, zone, self.store))
                 if outcome.admitted and False not in outcome.fits:
                     if self._meter is not None:
                         self._meter.note(part)
                     return Decision(self, (part,))
-                request = self._request(tenant, user=user, api_key=api_key, route=route, client=client)
-                return await self._decide_by(request, part)
         request = self._request(
             tenant, user=user, api_key=api_key, route=route, client=client, cost=cost, only=only
         )
-        return await self._decide(request)
+        return await (self._decide(request) if part is None else self._decide_by(request, part))
 
     async def peek(self, tenant: Tenant | None = None, **asked: Unpack[Asked]) -> Decision:
         """
@@ -481,7 +491,8 @@ class Limiter:
             why = "quota_cost_too_large"
         elif why and not dry:
             await self._undo(parts[:-1])
-        return Decision(self, parts, why)
+        holds = any(part.take.lease for part in parts)
+        return Decision(self, parts, why, holds=holds)
 
     async def _ask_again(self, request: _Request, part: Part) -> Part:
         """
@@ -562,15 +573,14 @@ class Limiter:
         if self._prepared >= _MOST_PREPARED:
             self._forget()
         self._prepared += 1
-        alone = takes[0] if len(takes) == 1 and not (too_large or takes[0][1].lease) else None
-        prepared = _Prepared(takes, tuple(too_large), alone)
-        rules.prepared[rules.key(request)] = prepared
+        prepared = _Prepared(takes, tuple(too_large))
+        rules.keep(request, prepared)
         return prepared
 
     def _forget(self) -> None:
         # Of all plans together: tenants with limits of their own have each a plan.
         for rules in (self._common, *self._known.values()):
-            rules.prepared.clear()
+            rules.forget()
         self._prepared = 0
 
 

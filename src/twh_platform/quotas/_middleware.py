@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._asgi import ASGIApp, Message, Problem, Receive, Scope, Send, request_id
 from ..errors import BackendUnavailableError, ConfigurationError
@@ -36,7 +37,10 @@ _MOST_ROUTES = 4096
 # Answers that may be to somebody else than the quotas are of.
 _UNTOLD = frozenset({401, 403})
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_ENDS = frozenset({"http.response.body", "websocket.http.response.body"})
+_ENDS = frozenset(
+    {"http.response.body", "websocket.http.response.body"}
+    | {"http.response.pathsend", "http.response.zerocopysend"}
+)
 _NOT_FOUND = Problem(status=404, code="not_found", title="There is nothing here")
 _HEADERS = RateLimitHeaders()
 _RETRY_AFTER = RetryAfter()
@@ -63,14 +67,17 @@ def charge_actual(scope: Scope, cost: Cost) -> bool:
     later, as by a background task.  It replaces what was taken for the request,
     even beyond a limit.  The last word before it is charged counts.
 
+    Of a unit of which nothing was taken nothing is charged: what is only known
+    afterwards costs 1 before, not 0.
+
     Args:
         scope: The request's.
 
         cost: Units of requests, or units for each unit.
 
     Returns:
-        Whether it will be charged.  It will not if nothing was taken for the
-        request, or if it is settled already.
+        Whether it will be charged.  It will not if nothing of it was taken for
+        the request, or if that is settled already.
 
     Raises:
         twh_platform.errors.ConfigurationError: For a cost that is none.
@@ -80,6 +87,9 @@ def charge_actual(scope: Scope, cost: Cost) -> bool:
     if not isinstance(exchange, _Exchange):
         return False
     if exchange.settled or exchange.decision.receipt.settled:
+        return False
+    taken = {rule.unit for part in exchange.decision.parts for rule in part.rules}
+    if not (taken & cost.keys() if isinstance(cost, Mapping) else taken):
         return False
     exchange.actual = cost
     exchange.pending = True
@@ -262,7 +272,8 @@ class QuotaMiddleware:
             raise ConfigurationError(message, code="route_unknown")
 
 
-class _Terms(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Terms:
     """
     What a route costs.
     """
@@ -306,7 +317,7 @@ class _Exchange:
         self._began = monotonic()
         self._send = send
         self._headers = headers
-        self._heart = _heart_of(decision)
+        self._heart = _heart_of(decision) if decision.holds else None
         self.pending = self._heart is not None
 
     def send(self, message: Message) -> Awaitable[None]:

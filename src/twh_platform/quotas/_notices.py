@@ -19,9 +19,9 @@ from .._signals import announce
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaNotice
 from ._arithmetic import State
+from ._exchange import Charge
 from ._periods import period_of_birth
 from ._rules import Calendar, Capacity
-from ._store import Charge
 
 __all__ = [
     "THRESHOLDS",

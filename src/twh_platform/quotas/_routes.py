@@ -210,8 +210,9 @@ class _Matcher:
         self._known: dict[str, str] = {}
 
     def find(self, path: str) -> str | None:
-        if path in self._known:
-            return self._known[path]
+        found = self._known.get(path)
+        if found is not None:
+            return found
         found = self._search(path)
         if found and len(path) <= _LONGEST_KNOWN:
             if len(self._known) >= _MOST_KNOWN:

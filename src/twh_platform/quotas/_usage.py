@@ -29,6 +29,7 @@ from ..errors import BackendUnavailableError, ConfigurationError, PlatformError
 from ..tenancy._carry import create_clean_task
 from ._announcements import QuotaNotice, UsageLedgerDegraded, UsageLedgerRestored
 from ._decision import Part
+from ._exchange import SHADOW, Charge, QuotaStore, Take
 from ._notices import (
     THRESHOLDS,
     NoticeLedger,
@@ -38,7 +39,6 @@ from ._notices import (
 )
 from ._periods import period_of_birth
 from ._rules import LARGEST, Calendar
-from ._store import SHADOW, Charge, QuotaStore, Take
 
 __all__ = [
     "MemoryUsageLedger",

@@ -16,7 +16,7 @@ from redis.asyncio import RedisCluster as Client
 
 from tests.support.serving import eventually
 from twh_platform.quotas import FallbackQuotaStore, LeasingQuotaStore
-from twh_platform.quotas._store import Charge, Take
+from twh_platform.quotas._exchange import Charge, Take
 from twh_platform.quotas.redis import RedisQuotaStore
 from twh_platform.testing import RedisCluster
 

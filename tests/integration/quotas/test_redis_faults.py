@@ -25,7 +25,7 @@ from tests.support.serving import eventually
 from twh_platform import subscribe
 from twh_platform.errors import PlatformError
 from twh_platform.quotas import FallbackQuotaStore, LeasingQuotaStore, QuotaStoreDegraded
-from twh_platform.quotas._store import Charge, Take
+from twh_platform.quotas._exchange import Charge, Take
 from twh_platform.quotas.redis import RedisQuotaStore
 from twh_platform.testing import RedisServer
 

@@ -397,6 +397,20 @@ async def test_receipts(store, settle, expected):
     assert (first, again, receipt.settled) == (expected != {"x": 6, "bytes": 6}, False, True)
 
 
+async def test_slots_may_be_freed_before_the_rest_is_settled(store):
+    """As when the answer is out, and work goes on that has its price."""
+    limiter = limiter_of(store, rate("x", 10), Concurrency(name="slots", limit=2))
+    receipt = (await limiter.take(ACME, cost=4)).receipt
+    await receipt.free()
+    freed = left(await limiter.peek(ACME))
+    first, again = await receipt.commit(7), await receipt.commit(9)
+    await receipt.free()
+
+    assert freed == {"x": 6, "slots": 2}
+    assert (first, again) == (True, False)
+    assert left(await limiter.peek(ACME)) == {"x": 3, "slots": 2}
+
+
 async def test_what_was_taken_by_name_is_settled_by_number(store):
     """The number is of the rule's own unit, as it was when it was taken."""
     limiter = limiter_of(store, rate("tokens", 1000, unit="tokens"))

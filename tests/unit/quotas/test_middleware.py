@@ -491,6 +491,16 @@ async def test_giving_back_survives_further_cancellation(clock, cancels):
     assert await left(app) == {"minute": 3, "in-flight": 2}
 
 
+def work_of(actual):
+    """An app that says what its work has cost."""
+
+    async def work(scope, receive, send):
+        assert charge_actual(scope, actual)
+        await respond(send, "done")
+
+    return work
+
+
 async def test_a_handler_states_what_it_really_cost(limited):
     """The last word counts, beyond the limit too, and is charged when the request is over."""
 
@@ -547,6 +557,43 @@ async def test_a_cost_may_be_stated_after_the_answer(limited, rules):
 
     assert said == [(True, True)]
     assert (await left(app))["day"] == 3
+
+
+@pytest.mark.parametrize(
+    ("actual", "said", "remaining"),
+    [({"tokens": 70}, False, 100), ({"tokens": 70, "requests": 2}, True, 100), (2, True, 100)],
+)
+async def test_of_what_nothing_was_taken_nothing_is_charged(limited, actual, said, remaining):
+    """A handler is told, so that nobody bills by a unit that costs 0 before the work."""
+    tokens = Calendar(name="tokens", limit=100, period="day", unit="tokens")
+
+    async def work(scope, receive, send):
+        assert charge_actual(scope, actual) is said
+        await respond(send, "done")
+
+    app = limited(MINUTE, tokens, app=work, costs={"/items": {"tokens": 0}})
+    await ask(app)
+    taken = limited(MINUTE, tokens, app=work_of({"tokens": 70}))
+    await ask(taken)
+
+    assert await left(app) == {"minute": 1 if said else 2, "tokens": remaining}
+    assert await left(taken) == {"minute": 2, "tokens": 30}
+
+
+@pytest.mark.parametrize("kind", ["http.response.pathsend", "http.response.zerocopysend"])
+async def test_a_file_that_the_server_sends_ends_the_answer(limited, kind):
+    """As the last part of a body does: work after it holds no slot."""
+    seen = []
+
+    async def work(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": kind, "path": "/srv/x", "file": 3})
+        seen.append(await left(app))
+
+    app = limited(IN_FLIGHT, app=work)
+    await ask(app)
+
+    assert seen == [{"in-flight": 2}]
 
 
 async def test_a_cost_that_is_charged_already_is_not_stated_again(limited):

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import BackendUnavailableError
-from .._store import Outcome, Take
+from .._exchange import Outcome, Take
 from ._wire import Answer, Operation, StateError
 
 __all__ = ["Lane", "Reply", "unavailable"]

@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from ...errors import BackendUnavailableError, ConfigurationError
-from .._store import SHADOW, Outcome, Settled, Settlement, Take
+from .._exchange import SHADOW, Outcome, Settled, Settlement, Take
 from ._lane import Lane, Reply
 from ._wire import SCRIPT, SCRIPT_SHA, Codec, Operation
 

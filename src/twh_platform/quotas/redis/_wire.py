@@ -13,7 +13,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from .._arithmetic import EMPTY, State
-from .._store import Charge, Outcome, Settled, Settlement, Take
+from .._exchange import Charge, Outcome, Settled, Settlement, Take
 
 __all__ = ["SCRIPT", "SCRIPT_SHA", "Codec", "Operation", "StateError"]
 

@@ -201,7 +201,10 @@ repeat
         if kind == 114 then -- r
           local period, units, burst = one + 0, two + 0, three + 0
           local since = now - t
-          if since < 0 then t, since, start = now, 0, clock end
+          if since < 0 then
+            if -since * units >= burst * period then a = 0 end
+            t, since, start = now, 0, clock
+          end
           if since >= period then
             local into = since % period
             a = a - (since - into) / period * units
@@ -235,7 +238,11 @@ repeat
           local limit, length = one + 0, two + 0
           local into = now % length
           local opens, ms = now - into, length / 1000
-          if t == opens - length then a, b = 0, a elseif t < opens then a, b = 0, 0 end
+          if t == opens - length then
+            a, b = 0, a
+          elseif t < opens or t > opens + length then
+            a, b = 0, 0
+          end
           if t ~= opens then t, start = opens, nil end
           if a > 2 * limit then a = 2 * limit end
           if b > 2 * limit then b = 2 * limit end
@@ -264,6 +271,7 @@ repeat
           fits = a - b + cost <= one + 0
           if not back then
             a = a + cost
+            if a > 9007199254740991 then a = 9007199254740991 end
           elseif at >= t then
             b = b + back
             if b > a then b = a end
@@ -272,6 +280,7 @@ repeat
         else -- n
           fits = a + cost <= one + 0
           if not back then a = a + cost else a = a > back and a - back or 0 end
+          if a > 9007199254740991 then a = 9007199254740991 end
           start, lasts, slack = '1000000000000000', 34473600000, 86400000
         end
         -- In halves: whole numbers are written faster, and some machines have them up to 2^31.
