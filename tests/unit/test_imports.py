@@ -36,6 +36,7 @@ SEAMS = (
     "_leasing",
     "_limiter",
     "_notices",
+    "_overridden_plans",
     "_overrides",
     "_service",
     "_sink",

@@ -25,7 +25,8 @@ from ._limiter import Limiter, Meter, PlanSource
 from ._limits import Limit, Override
 from ._middleware import QuotaMiddleware, charge_actual, quota_receipt
 from ._notices import NoticeLedger, announce_capacity_notices, capacity_notices, thresholds_crossed
-from ._overrides import MemoryOverrideStore, OverriddenPlans, OverrideChange, OverrideStore
+from ._overridden_plans import OverriddenPlans
+from ._overrides import MemoryOverrideStore, OverrideChange, OverrideStore
 from ._plan import Plan
 from ._plans import Plans
 from ._problems import QUOTA_PROBLEM_TYPES, quota_problem
@@ -43,7 +44,8 @@ from ._rules import (
     SlidingWindow,
 )
 from ._store import MemoryQuotaStore
-from ._usage import MemoryUsageLedger, UsageCounter, UsageLedger, UsageMeter, UsageQuery, UsageRow
+from ._usage import UsageMeter
+from ._usage_ledger import MemoryUsageLedger, UsageCounter, UsageLedger, UsageQuery, UsageRow
 
 __all__ = [
     "QUOTA_PROBLEM_TYPES",

@@ -37,9 +37,9 @@ from ._api_views import override_view, rule_views
 from ._limiter import Limiter
 from ._limits import LONGEST_ACTOR, Limit, Override, overridden
 from ._middleware import Identity, resolved_identity
-from ._overrides import OverriddenPlans
+from ._overridden_plans import OverriddenPlans
 from ._plan import Plan
-from ._usage import UsageLedger
+from ._usage_ledger import UsageLedger
 
 __all__ = ["Administrator", "Levels", "QuotaApp"]
 

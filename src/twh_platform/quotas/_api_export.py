@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from .._asgi import Receive, Send
 from ._api_requests import ExportRequest
-from ._usage import UsageLedger, UsageRow
+from ._usage_ledger import UsageLedger, UsageRow
 
 __all__ = ["COLUMNS", "GRACE", "send_export"]
 

@@ -16,7 +16,7 @@ from .._asgi import Problem, Receive, Scope, header_values
 from ..errors import ConfigurationError, TenantUnresolvedError
 from ..tenancy._tenant import valid_tenant_id
 from ._limits import LONGEST_REASON, MOST_LIMITS, Limit, read_limits
-from ._usage import UsageQuery
+from ._usage_ledger import UsageQuery
 
 __all__ = [
     "ChangeRequest",

@@ -35,8 +35,10 @@ from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaStoreDegraded, QuotaStoreRestored
 from ._breaker import Breaker
 from ._exchange import SHADOW, Charge, Outcome, QuotaStore, Settled, Settlement, Take
+from ._fallback_deadlines import TURNS, Watch
 from ._fallback_share import LocalShare
 from ._ids import UniqueIds
+from ._options import require_positive
 
 __all__ = ["FallbackQuotaStore", "FallbackStats"]
 
@@ -47,9 +49,6 @@ _logger = logging.getLogger("twh_platform.quotas")
 _FULL = "quota_store_full"
 _TIMEOUT = "timeout"
 _LOCAL = frozenset({"local", "open", "closed"})
-# After a stall of our own loop the reply lies in the socket's buffer, and the
-# timer fires first: so many turns of the loop, and it has been read.
-_TURNS = 8
 _MOST_ATTEMPTS = 3
 _GIVE_BACK_US = 60_000_000
 
@@ -192,20 +191,15 @@ class FallbackQuotaStore:
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        numbers = {
-            "budget": budget,
-            "failures": failures,
-            "pause": pause,
-            "longest_pause": longest_pause,
-            "max_keys": max_keys,
-            "max_late": max_late,
-        }
-        if not callable(instances):
-            numbers["instances"] = instances
-        for name, number in numbers.items():
-            if not number > 0:
-                message = f"{name}={number!r} is not above zero"
-                raise ConfigurationError(message)
+        require_positive(
+            instances=1 if callable(instances) else instances,
+            budget=budget,
+            failures=failures,
+            pause=pause,
+            longest_pause=longest_pause,
+            max_keys=max_keys,
+            max_late=max_late,
+        )
         self._store = store
         self._at_once: Callable[[Take], Outcome | None] = getattr(
             store, "take_nowait", _nothing_at_once
@@ -228,7 +222,7 @@ class FallbackQuotaStore:
         self._full_row = 0
         self._since: float | None = None
         self._before = FallbackStats()
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._late: set[asyncio.Task[Any]] = set()
         self._ids = UniqueIds()
         self.stats = FallbackStats()
@@ -357,7 +351,7 @@ class FallbackQuotaStore:
         timer = loop.call_later(self._budget, _wake, waiter)
         try:
             await waiter
-            for _ in range(_TURNS):
+            for _ in range(TURNS):
                 if task.done():
                     break
                 await asyncio.sleep(0)
@@ -381,7 +375,7 @@ class FallbackQuotaStore:
         self.stats.probes += probe
         loop = asyncio.get_running_loop()
         if self._watch is None or self._watch.loop is not loop:
-            self._watch = _Watch(loop, self._budget)
+            self._watch = Watch(loop, self._budget)
         deadline = self._watch.begin()
         try:
             result = await call
@@ -588,78 +582,6 @@ class _Shard:
         self.breaker = breaker
         self.owed: deque[tuple[Settlement, int]] = deque()
         self.drain: asyncio.Task[None] | None = None
-
-
-class _Deadline:
-    """
-    When a task is cancelled, if it still waits.
-
-    Attributes:
-        task: Whose it is; None once it waits no more.
-
-        at: By the loop's clock.
-    """
-
-    __slots__ = ("_cancelling", "_turns", "at", "task")
-
-    def __init__(self, task: asyncio.Task[Any], at: float) -> None:
-        self.task: asyncio.Task[Any] | None = task
-        self.at = at
-        self._cancelling = task.cancelling()
-        self._turns = _TURNS
-
-    def fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """
-        Cancel the task, a few turns of the loop later.
-        """
-        if self.task is None:
-            return
-        self._turns -= 1
-        if self._turns >= 0:
-            loop.call_soon(self.fire, loop)
-        else:
-            self.task.cancel()
-
-    def passed(self, error: BaseException) -> bool:
-        """
-        Whether the task was cancelled for this reason alone.
-        """
-        if self._turns >= 0 or self.task is None:
-            return False
-        ours = self.task.uncancel() <= self._cancelling
-        return ours and isinstance(error, asyncio.CancelledError)
-
-
-class _Watch:
-    """
-    The deadlines of one loop, which come in their order: one timer is enough for all.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, budget: float) -> None:
-        self.loop = loop
-        self._budget = budget
-        self._deadlines: deque[_Deadline] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> _Deadline:
-        """
-        Watch the current task until its deadline's `task` is None.
-        """
-        task = asyncio.current_task(self.loop)
-        if task is None:
-            message = "a store of quotas is asked from a task"
-            raise RuntimeError(message)
-        deadline = _Deadline(task, self.loop.time() + self._budget)
-        self._deadlines.append(deadline)
-        if self._timer is None:
-            self._timer = self.loop.call_at(deadline.at, self._look)
-        return deadline
-
-    def _look(self) -> None:
-        now, deadlines = self.loop.time(), self._deadlines
-        while deadlines and (deadlines[0].task is None or deadlines[0].at <= now):
-            deadlines.popleft().fire(self.loop)
-        self._timer = self.loop.call_at(deadlines[0].at, self._look) if deadlines else None
 
 
 def _wake(waiter: asyncio.Future[None], _: object = None) -> None:

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..errors import BackendUnavailableError, ConfigurationError
+from ..errors import BackendUnavailableError
 from ._arithmetic import DECIDE, EMPTY, REFUND, ClockOutsideError, State, is_over
 from ._exchange import HARD, SHADOW, Charge, Outcome, Settled, Settlement, Take
+from ._options import require_positive
 
 __all__ = ["MemoryQuotaStore"]
 
@@ -45,9 +46,7 @@ class MemoryQuotaStore:
     def __init__(
         self, *, max_keys: int = 1_000_000, clock: Callable[[], float] = time.time
     ) -> None:
-        if max_keys < 1:
-            message = f"max_keys={max_keys!r} is not above zero"
-            raise ConfigurationError(message)
+        require_positive(max_keys=max_keys)
         self._max_keys = max_keys
         self._clock = clock
         self._now = 0

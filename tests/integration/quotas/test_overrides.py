@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from twh_platform import Tenant
 from twh_platform.errors import BackendUnavailableError
 from twh_platform.quotas._limits import read_limits
-from twh_platform.quotas._overrides import OverriddenPlans
+from twh_platform.quotas._overridden_plans import OverriddenPlans
 from twh_platform.quotas._plans import Plans
 from twh_platform.quotas.postgres.overrides import PostgresOverrideStore, overrides_sql
 from twh_platform.tenancy.postgres.directory import directory_pool, directory_sql

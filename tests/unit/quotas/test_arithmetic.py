@@ -47,8 +47,11 @@ DAY = (5, YESTERDAY, TODAY, TOMORROW, AFTER)
         ((NOW, 6, 0), 5 * S, 1, (False, (NOW, 6, 0))),
         ((NOW, 6, 0), 24 * S, 1, (True, (NOW + 24 * S, 3, 0))),
         # A clock that went back: what was taken is still taken, and no more than that.
-        ((NOW + 60 * S, 2, 0), 0, 1, (True, (NOW, 3, 0))),
-        ((NOW + 60 * S, 3, 0), 0, 1, (False, (NOW, 4, 0))),
+        ((NOW + 10 * S, 2, 0), 0, 1, (True, (NOW, 3, 0))),
+        ((NOW + 10 * S, 3, 0), 0, 1, (False, (NOW, 4, 0))),
+        # By more than a full refill: it would be waited for that long, and is forgotten.
+        ((NOW + 18 * S - 1, 3, 0), 0, 1, (False, (NOW, 4, 0))),
+        ((NOW + 18 * S, 3, 0), 0, 1, (True, (NOW, 1, 0))),
     ],
 )
 def test_rate(state, after, cost, expected):

@@ -14,7 +14,8 @@ from twh_platform import Tenant, subscribe
 from twh_platform.errors import BackendUnavailableError, ConfigurationError
 from twh_platform.quotas import Limiter, MemoryQuotaStore, Rate
 from twh_platform.quotas._announcements import QuotaOverrideChanged, QuotaOverridesStale
-from twh_platform.quotas._overrides import MemoryOverrideStore, OverriddenPlans
+from twh_platform.quotas._overridden_plans import OverriddenPlans
+from twh_platform.quotas._overrides import MemoryOverrideStore
 from twh_platform.quotas._plans import Plan, Plans
 from twh_platform.testing import ManualClock
 

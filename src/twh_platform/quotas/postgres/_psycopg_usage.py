@@ -11,7 +11,7 @@ from typing import Any
 from ..._extras import missing_extra
 from ...errors import BackendUnavailableError
 from .._announcements import QuotaNotice
-from .._usage import UsageCounter, UsageQuery, UsageRow
+from .._usage_ledger import UsageCounter, UsageQuery, UsageRow
 from ._usage_sql import CLAIM, PAGE, RECORD
 
 try:
