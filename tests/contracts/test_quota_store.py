@@ -21,7 +21,7 @@ from twh_platform.quotas import (
     SlidingWindow,
     Take,
 )
-from twh_platform.quotas._limiter import charge_of
+from twh_platform.quotas._takes import charge_of
 
 _numbers = itertools.count()
 

@@ -21,8 +21,8 @@ redis = pytest.importorskip("redis")
 
 from twh_platform.quotas import Calendar, Rate, SlidingWindow  # noqa: E402
 from twh_platform.quotas._exchange import Charge, Outcome, Settled, Settlement, Take  # noqa: E402
-from twh_platform.quotas._limiter import charge_of  # noqa: E402
 from twh_platform.quotas._store import MemoryQuotaStore  # noqa: E402
+from twh_platform.quotas._takes import charge_of  # noqa: E402
 from twh_platform.quotas.redis._wire import SCRIPT, Codec  # noqa: E402
 
 SEQUENCES = 2500

@@ -13,8 +13,9 @@ from ..errors import (
     QuotaCostError,
     QuotaExceededError,
 )
+from ..tenancy._tenant import Tenant
 from ._arithmetic import NEVER, State, is_capped, status
-from ._exchange import OPEN, SHADOW, Charge, Outcome, QuotaStore, Settlement, Take
+from ._exchange import OPEN, Charge, Outcome, QuotaStore, Settlement, Take, charged
 from ._quoting import shown
 from ._rules import LARGEST, LARGEST_LIMIT, Mode, Rule
 
@@ -94,7 +95,7 @@ class Part(NamedTuple):
 
         outcome: What the store said.
 
-        time_zone: The tenant's; empty where there is none.
+        tenant: Whose they are; None for those that need no tenant.
 
         store: Who was asked.
     """
@@ -102,8 +103,15 @@ class Part(NamedTuple):
     rules: tuple[Rule, ...]
     take: Take
     outcome: Outcome
-    time_zone: str
+    tenant: Tenant | None
     store: QuotaStore
+
+    @property
+    def time_zone(self) -> str:
+        """
+        The tenant's; empty where there is none.
+        """
+        return "" if self.tenant is None else self.tenant.time_zone
 
     def statuses(self) -> list[RuleStatus]:
         """
@@ -120,10 +128,9 @@ class Part(NamedTuple):
         """
         The charges that were made.
         """
-        if self.take.dry or not self.outcome.admitted or self.outcome.origin == "open":
+        if self.outcome.origin == "open":
             return []
-        pairs = zip(self.take.charges, self.outcome.fits, strict=True)
-        made = [one for one, fit in pairs if fit or self.take.force or one.mode != SHADOW]
+        made = charged(self.take, self.outcome)
         # Without the store, what fails open is not counted, whatever the others do.
         return [one for one in made if self.outcome.origin != "local" or one.on_failure != OPEN]
 

@@ -26,6 +26,7 @@ __all__ = [
     "Settled",
     "Settlement",
     "Take",
+    "charged",
 ]
 
 HARD, SOFT, SHADOW = 0, 1, 2
@@ -175,6 +176,16 @@ class Settled(NamedTuple):
     done: bool
     states: tuple[State, ...] = ()
     stale: bool = False
+
+
+def charged(take: Take, outcome: Outcome) -> tuple[Charge, ...]:
+    """
+    The charges that a take made, if *outcome* came of it.
+    """
+    if take.dry or not outcome.admitted:
+        return ()
+    pairs = zip(take.charges, outcome.fits, strict=True)
+    return tuple(one for one, fits in pairs if fits or take.force or one.mode != SHADOW)
 
 
 class QuotaStore(Protocol):

@@ -34,7 +34,7 @@ from .._signals import announce
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaStoreDegraded, QuotaStoreRestored
 from ._breaker import Breaker
-from ._exchange import SHADOW, Charge, Outcome, QuotaStore, Settled, Settlement, Take
+from ._exchange import Outcome, QuotaStore, Settled, Settlement, Take, charged
 from ._fallback_deadlines import TURNS, Watch
 from ._fallback_share import LocalShare
 from ._ids import UniqueIds
@@ -496,7 +496,7 @@ class FallbackQuotaStore:
         if task.cancelled() or task.exception() is not None:
             return
         outcome = task.result()
-        charges = _charged(take, outcome)
+        charges = charged(take, outcome)
         # What is forced was used already, and is charged in the right place now.
         if not charges or take.force:
             return
@@ -595,13 +595,6 @@ def _one_shard(_: str) -> None:
 
 def _nothing_at_once(_: Take) -> None:
     return None
-
-
-def _charged(take: Take, outcome: Outcome) -> tuple[Charge, ...]:
-    if take.dry or not outcome.admitted:
-        return ()
-    pairs = zip(take.charges, outcome.fits, strict=True)
-    return tuple(one for one, fit in pairs if fit or take.force or one.mode != SHADOW)
 
 
 def _reason(error: BaseException) -> str:

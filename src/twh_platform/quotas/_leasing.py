@@ -28,21 +28,16 @@ from typing import Any
 
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._arithmetic import NEVER, status
-from ._exchange import HARD, Charge, Outcome, QuotaStore, Settled, Settlement, Take
+from ._exchange import Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._ids import UniqueIds
+from ._leasing_bound import LEAST_TAKES, Chunks
 from ._leasing_denials import Denials
 from ._rules import Rate, Rule, SlidingWindow
+from ._takes import charge_of
 
 __all__ = ["LeasingQuotaStore", "LeasingStats"]
 
-_KINDS = frozenset("rwc")
-# As much as is taken in so many microseconds at the full rate.
-_STRETCH_US = 50_000
-_FRACTION = 10
 _GIVE_BACK_US = 60_000_000
-_MOST_NAMES = 1000
-# One take is no lease.
-_LEAST = 2
 
 
 @dataclass(slots=True)
@@ -223,14 +218,11 @@ class LeasingQuotaStore:
             raise ConfigurationError(message)
         self._store = store
         self.shard_of: Callable[[str], Hashable] = getattr(store, "shard_of", _one_shard)
-        self._chunk = chunk
         self._lease = lease
         self._hot = hot
         self._max_keys = max_keys
         self._monotonic = monotonic
         self._denial = denial
-        # Units that are held of each counter, or may be.
-        self._held: dict[tuple[str, str], int] = {}
         self._denials = Denials(longest_us=round(denial * 1_000_000), max_keys=max_keys)
         # By how much the store's clock is ahead of `monotonic`, in microseconds.
         self._ahead = 0
@@ -241,6 +233,7 @@ class LeasingQuotaStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ids = UniqueIds()
         self.stats = LeasingStats()
+        self._chunks = Chunks(chunk, self.stats.held_at_most)
 
     @property
     def shared(self) -> bool:
@@ -268,15 +261,10 @@ class LeasingQuotaStore:
 
             instances: How many processes lease from it.
         """
-        args: tuple[int, ...]
-        if isinstance(rule, Rate):
-            args = *rule.ratio, rule.capacity
-        elif isinstance(rule, SlidingWindow):
-            args = rule.limit, rule.per_us
-        else:
+        if not isinstance(rule, Rate | SlidingWindow):
             return 0
-        units = self._units(rule.kind, args)
-        return instances * units if units >= _LEAST else 0
+        units = self._chunks.units(charge_of(rule, "", 1, "UTC", 0))
+        return instances * units if units >= LEAST_TAKES else 0
 
     def take_nowait(self, take: Take, /) -> Outcome | None:
         """
@@ -372,11 +360,11 @@ class LeasingQuotaStore:
             # Timers and tasks of another loop do not run any more.
             self._keys.clear()
             self._by_id.clear()
-            self._held.clear()
+            self._chunks.clear()
             self._loop = loop
         key = self._keys.pop(take, None)
         if key is None:
-            key = _Key(take, *self._chunk_of(take.charges), self._monotonic())
+            key = _Key(take, *self._chunks.of(take.charges), self._monotonic())
         else:
             del self._by_id[id(key.take)]
             key.take = take
@@ -387,7 +375,7 @@ class LeasingQuotaStore:
         return key
 
     def _is_hot(self, key: _Key) -> bool:
-        if key.chunk < _LEAST:
+        if key.chunk < LEAST_TAKES:
             return False
         now = self._monotonic()
         if now >= key.start + self._lease:
@@ -397,7 +385,8 @@ class LeasingQuotaStore:
             key.start, key.seen, key.before = now, 0, served
         key.seen += 1
         hot = key.hot or key.seen > self._hot
-        return hot and now >= key.exact_until and self._free(key) >= _LEAST
+        free = self._chunks.free(key.take.charges, key.reserved)
+        return hot and now >= key.exact_until and free >= LEAST_TAKES
 
     def _serve(self, key: _Key) -> None:
         """
@@ -511,34 +500,14 @@ class LeasingQuotaStore:
         if key.timer is None:
             self._set_timer(key)
 
-    def _free(self, key: _Key) -> int:
-        """
-        How many takes the key may hold, besides what other keys hold of its counters.
-        """
-        return min(
-            (self._units(one.kind, one.args) - self._held.get((one.bucket, one.field), 0))
-            // one.cost
-            + key.reserved
-            for one in key.take.charges
-        )
-
     def _reserve(self, key: _Key) -> None:
-        takes = max(0, min(key.chunk, self._free(key)))
+        takes = max(0, min(key.chunk, self._chunks.free(key.take.charges, key.reserved)))
         self._release(key)
         key.reserved = takes
-        most = self.stats.held_at_most
-        for one in key.take.charges:
-            place = one.bucket, one.field
-            held = self._held[place] = self._held.get(place, 0) + takes * one.cost
-            if held > most.get(one.field, 0) and (one.field in most or len(most) < _MOST_NAMES):
-                most[one.field] = held
+        self._chunks.hold(key.take.charges, takes)
 
     def _release(self, key: _Key) -> None:
-        for one in key.take.charges if key.reserved else ():
-            place = one.bucket, one.field
-            self._held[place] -= key.reserved * one.cost
-            if not self._held[place]:
-                del self._held[place]
+        self._chunks.release(key.take.charges, key.reserved)
         key.reserved = 0
 
     def _set_timer(self, key: _Key) -> None:
@@ -599,36 +568,6 @@ class LeasingQuotaStore:
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _chunk_of(self, charges: tuple[Charge, ...]) -> tuple[int, int]:
-        """
-        How many takes of these charges are drawn at once, and how many could be.
-        """
-        if not charges or any(one.kind not in _KINDS or one.mode != HARD for one in charges):
-            return 0, 0
-        chunk = min(self._units(one.kind, one.args) // one.cost for one in charges)
-        return chunk, min(_full(one.kind, one.args) // one.cost for one in charges)
-
-    def _units(self, kind: str, args: tuple[int, ...]) -> int:
-        """
-        How many units of a rule may be held unused.
-        """
-        full = _full(kind, args)
-        if self._chunk is not None:
-            return min(self._chunk, full)
-        units = full // _FRACTION
-        if kind == "r":
-            return min(units, _STRETCH_US * args[1] // args[0])
-        if kind == "w":
-            return min(units, _STRETCH_US * args[0] // args[1])
-        return units
-
-
-def _full(kind: str, args: tuple[int, ...]) -> int:
-    """
-    The most units that a rule admits at once.
-    """
-    return args[2] if kind == "r" else args[0]
 
 
 def _one_shard(_: str) -> None:

@@ -1,57 +1,27 @@
 """
-The limiter: which rules a request meets, asked all at once.
+The limiter: asks all rules that a request meets at once, and settles what it took.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
-from urllib.parse import quote
+from typing import Protocol, TypedDict, Unpack
 
 from .._signals import announce, has_listeners
 from ..errors import BackendUnavailableError, ConfigurationError
 from ..tenancy._tenant import Tenant
 from ._announcements import QuotaExceeded, QuotaRefused
-from ._calendar import period_starts
 from ._decision import Cost, Decision, Part, Receipt, checked_cost
-from ._exchange import (
-    CLOSED,
-    HARD,
-    OPEN,
-    SHADOW,
-    SHARE,
-    SOFT,
-    Charge,
-    Outcome,
-    QuotaStore,
-    Settled,
-    Settlement,
-    Take,
-)
-from ._quoting import shown
-from ._rules import (
-    Calendar,
-    Capacity,
-    Concurrency,
-    Mode,
-    OnFailure,
-    Rate,
-    Rule,
-    Scope,
-    SlidingWindow,
-)
+from ._exchange import Charge, Outcome, QuotaStore, Settled, Settlement, Take
+from ._ids import UniqueIds
+from ._rules import COMMON_SCOPES, LARGEST, Capacity, Rule
+from ._takes import Prepared, Request, Rules, RuleSet, charge_of, met_by, prepare
 
-__all__ = ["Limiter", "Meter", "PlanSource", "charge_of"]
+__all__ = ["Limiter", "Meter", "PlanSource"]
 
-_MODES = {Mode.HARD: HARD, Mode.SOFT: SOFT, Mode.SHADOW: SHADOW}
-_POLICIES = {OnFailure.OPEN: OPEN, OnFailure.CLOSED: CLOSED, OnFailure.SHARE: SHARE}
-_COMMON = frozenset({Scope.CLIENT, Scope.GLOBAL})
-_LETTERS = {Scope.USER: "u", Scope.API_KEY: "k", Scope.ROUTE: "r"}
 _MOST_PLANS = 4096
 _MOST_PREPARED = 32_768
 _MOST_ATTEMPTS = 3
@@ -59,19 +29,6 @@ _LONGEST_RECEIPT = 366 * 86_400
 
 # What a named tuple's own constructor comes to, in a third of its time.
 _new = tuple.__new__
-
-
-class Rules(Protocol):
-    """
-    What a plan has.
-    """
-
-    @property
-    def rules(self) -> Sequence[Rule]:
-        """
-        The rules, in the order in which they are shown.
-        """
-        ...
 
 
 class PlanSource(Protocol):
@@ -113,105 +70,6 @@ class Asked(TypedDict, total=False):
     client: str | None
     cost: Cost | None
     only: Sequence[str] | None
-
-
-class _Request(NamedTuple):
-    """
-    Who asks for what.
-    """
-
-    rules: _RuleSet
-    tenant_id: str
-    time_zone: str
-    user: str | None
-    api_key: str | None
-    route: str | None
-    client: str | None
-    cost: int | frozenset[tuple[str, int]] | None
-    only: tuple[str, ...] | None
-
-
-class _RuleSet:
-    """
-    The rules of a plan, and what of a request matters to them.
-
-    Attributes:
-        plan: The plan: kept, so that no other gets its id.
-
-        prepared: The takes of requests that differ in what matters.
-
-        alone: Where nothing matters but the tenant: by its id and time zone,
-            the only take of its requests, and the rules of that.
-    """
-
-    __slots__ = (
-        "_client",
-        "_common",
-        "_key",
-        "_plain",
-        "_route",
-        "_user",
-        "alone",
-        "plan",
-        "prepared",
-        "rules",
-    )
-
-    def __init__(self, plan: Rules | None, rules: Sequence[Rule]) -> None:
-        scopes = {one.scope for one in rules}
-        self.plan = plan
-        self.rules = rules
-        self.prepared: dict[tuple[Any, ...], _Prepared] = {}
-        self.alone: dict[tuple[str, str], tuple[tuple[Rule, ...], Take]] = {}
-        self._user = Scope.USER in scopes
-        self._key = Scope.API_KEY in scopes
-        self._route = Scope.ROUTE in scopes or any(one.routes for one in rules)
-        self._client = Scope.CLIENT in scopes
-        self._common = Scope.GLOBAL in scopes
-        self._plain = plan is not None and scopes <= {Scope.TENANT} and not self._route
-
-    def keep(self, request: _Request, prepared: _Prepared) -> None:
-        """
-        Keep the takes for requests to which the same matters.
-        """
-        self.prepared[self.key(request)] = prepared
-        parts, too_large = prepared
-        asks_nothing = request.cost is None and request.only is None
-        if self._plain and asks_nothing and len(parts) == 1 and not too_large:
-            [(_, take)] = parts
-            if not take.lease:
-                self.alone[request.tenant_id, request.time_zone] = parts[0]
-
-    def forget(self) -> None:
-        """
-        Keep none.
-        """
-        self.prepared.clear()
-        self.alone.clear()
-
-    def key(self, request: _Request) -> tuple[Any, ...]:
-        """
-        What of the request decides which rules it meets, and where they lie.
-        """
-        _, tenant_id, time_zone, user, api_key, route, client, cost, only = request
-        if not self._user:
-            user = None
-        if not self._key:
-            api_key = None
-        if not self._route:
-            route = None
-        if not self._client and client is not None:
-            client = "" if self._common else None
-        return tenant_id, time_zone, user, api_key, route, client, cost, only
-
-
-class _Prepared(NamedTuple):
-    """
-    The takes of a request, and the rules that it can never satisfy.
-    """
-
-    parts: tuple[tuple[tuple[Rule, ...], Take], ...]
-    too_large: tuple[Rule, ...]
 
 
 class Limiter:
@@ -267,12 +125,10 @@ class Limiter:
         self._meter = meter
         self.receipt_seconds = receipt_seconds
         self._clock = clock
-        self._common = _RuleSet(None, self._rules)
-        self._known: dict[int, _RuleSet] = {}
+        self._common = RuleSet(None, self._rules)
+        self._known: dict[int, RuleSet] = {}
         self._prepared = 0
-        self._prefix = ""
-        self._process = 0
-        self._numbers = itertools.count()
+        self._ids = UniqueIds()
         _check_common(self._rules)
         if not 0 < receipt_seconds <= _LONGEST_RECEIPT:
             message = f"receipt_seconds={receipt_seconds!r} is not above zero and up to 366 days"
@@ -325,12 +181,11 @@ class Limiter:
         part = None
         if tenant is not None and cost is None and only is None:
             # Most requests come to this, and are spared what the others need.
-            zone = tenant.time_zone
-            found = self._rules_of(tenant).alone.get((tenant.id, zone))
+            found = self._rules_of(tenant).alone.get((tenant.id, tenant.time_zone))
             if found is not None:
                 rules, take = found
                 outcome = await self.store.take(take)
-                part = _new(Part, (rules, take, outcome, zone, self.store))
+                part = _new(Part, (rules, take, outcome, tenant, self.store))
                 if outcome.admitted and False not in outcome.fits:
                     if self._meter is not None:
                         self._meter.note(part)
@@ -391,7 +246,7 @@ class Limiter:
         request = self._request(
             tenant, user=user, api_key=api_key, route=route, cost=amount, only=(name,)
         )
-        if not _met(request.rules.rules, request):
+        if not met_by(request):
             [scope] = [one.scope for one in request.rules.rules if one.name == name]
             message = f"rule {name!r} has scope={scope}: it is not said whose level it is"
             raise ConfigurationError(message)
@@ -399,8 +254,7 @@ class Limiter:
             if not isinstance(rules[0], Capacity):
                 message = f"rule {name!r} of tenant {tenant.id!r} is of another kind than Capacity"
                 raise ConfigurationError(message)
-            end = 2**53 - 1
-            gone = Settlement(take.partition, "", take.charges, (0,), 0, end)
+            gone = Settlement(take.partition, "", take.charges, (0,), 0, LARGEST)
             await self.store.settle(gone)
 
     def plan_of(self, tenant: Tenant) -> Rules:
@@ -425,7 +279,7 @@ class Limiter:
         client: str | None = None,
         cost: Cost | None = None,
         only: Sequence[str] | None = None,
-    ) -> _Request:
+    ) -> Request:
         amount: int | frozenset[tuple[str, int]] | None = None
         if cost is not None:
             cost = checked_cost(cost)
@@ -435,9 +289,9 @@ class Limiter:
             of = self._common, "", ""
         else:
             of = self._rules_of(tenant), tenant.id, tenant.time_zone
-        return _new(_Request, (*of, user, api_key, route, client, amount, names))
+        return _new(Request, (*of, user, api_key, route, client, amount, names, tenant))
 
-    def _rules_of(self, tenant: Tenant) -> _RuleSet:
+    def _rules_of(self, tenant: Tenant) -> RuleSet:
         if self._plans is None:
             return self._common
         plan = self._plans.for_tenant(tenant)
@@ -445,11 +299,11 @@ class Limiter:
         if known is None:
             if len(self._known) >= _MOST_PLANS:
                 self._known.clear()
-            known = self._known[id(plan)] = _RuleSet(plan, (*self._rules, *plan.rules))
+            known = self._known[id(plan)] = RuleSet(plan, (*self._rules, *plan.rules))
         return known
 
     async def _decide(
-        self, request: _Request, *, dry: bool = False, force: bool = False
+        self, request: Request, *, dry: bool = False, force: bool = False
     ) -> Decision:
         rules = request[0]
         prepared = rules.prepared.get(rules.key(request)) or self._prepare(request)
@@ -462,7 +316,7 @@ class Limiter:
                     lease = take.lease and self.new_id()
                     take = take._replace(dry=dry, force=force, lease=lease)  # noqa: PLW2901
                 outcome = await self.store.take(take)
-                part = _new(Part, (met, take, outcome, request[2], self.store))
+                part = _new(Part, (met, take, outcome, request[9], self.store))
                 if outcome.stale:
                     part = await self._ask_again(request, part)
                 parts += (part,)
@@ -474,7 +328,7 @@ class Limiter:
         decision = await self._decided(parts, dry=dry, too_large=bool(prepared.too_large))
         return decision if dry else self._told(decision, request)
 
-    async def _decide_by(self, request: _Request, part: Part) -> Decision:
+    async def _decide_by(self, request: Request, part: Part) -> Decision:
         if part.outcome.stale:
             part = await self._ask_again(request, part)
         return self._told(await self._decided((part,), dry=False, too_large=False), request)
@@ -494,7 +348,7 @@ class Limiter:
         holds = any(part.take.lease for part in parts)
         return Decision(self, parts, why, holds=holds)
 
-    async def _ask_again(self, request: _Request, part: Part) -> Part:
+    async def _ask_again(self, request: Request, part: Part) -> Part:
         """
         Ask with the periods of the store's clock, which is in another than ours.
         """
@@ -520,6 +374,7 @@ class Limiter:
         """
         Settle one part of a receipt, which calls this.
         """
+        settlement = settlement._replace(charges=self._by_present_limits(part, settlement))
         for _ in range(_MOST_ATTEMPTS):
             settled = await self.store.settle(settlement)
             if not settled.stale:
@@ -528,6 +383,25 @@ class Limiter:
                 return settled.done
             settlement = settlement._replace(charges=_in_period(part, settlement, settled.now))
         return False
+
+    def _by_present_limits(self, part: Part, settlement: Settlement) -> tuple[Charge, ...]:
+        """
+        The charges with the limits that hold now: by older ones a state would drain too fast.
+        """
+        charges = settlement.charges
+        if part.tenant is None or self._plans is None:
+            return charges
+        try:
+            present = {one.name: one for one in self._plans.for_tenant(part.tenant).rules}
+        except ConfigurationError:  # the tenant's plan is gone
+            return charges
+        rules = [present.get(one.name, one) for one in _rules_of(part, settlement)]
+        return tuple(
+            charge._replace(args=charge_of(rule, "", 1, "", 0).args)
+            if rule.kind == charge.kind and rule.kind in "rw"
+            else charge
+            for charge, rule in zip(charges, rules, strict=True)
+        )
 
     async def renew(self, part: Part, /) -> bool:
         """
@@ -541,13 +415,9 @@ class Limiter:
         """
         An id that no other receipt has.
         """
-        process = os.getpid()
-        if process != self._process:
-            # Workers that were forked from one that is loaded would share their ids.
-            self._process, self._prefix = process, os.urandom(9).hex()
-        return f"{self._prefix}{next(self._numbers):x}"
+        return self._ids.next()
 
-    def _told(self, decision: Decision, request: _Request) -> Decision:
+    def _told(self, decision: Decision, request: Request) -> Decision:
         if decision.allowed:
             if has_listeners(QuotaExceeded) and decision.exceeded:
                 announce(_exceeded(decision, request))
@@ -555,26 +425,13 @@ class Limiter:
             announce(_refused(decision, request))
         return decision
 
-    def _prepare(self, request: _Request, *, now: int | None = None) -> _Prepared:
-        rules = request.rules
+    def _prepare(self, request: Request, *, now: int | None = None) -> Prepared:
         around = round(self._clock() * 1e6) if now is None else now
-        parts: dict[str, list[tuple[Rule, Charge]]] = {}
-        too_large = []
-        for rule in _met(rules.rules, request):
-            cost = _cost(rule, request)
-            if not cost:
-                continue
-            if cost > rule.capacity and rule.mode is Mode.HARD:
-                too_large.append(rule)
-            partition, bucket = _place(rule, request)
-            charge = charge_of(rule, bucket, cost, request.time_zone, around)
-            parts.setdefault(partition, []).append((rule, charge))
-        takes = tuple(_take(partition, pairs) for partition, pairs in parts.items())
+        prepared = prepare(request, around)
         if self._prepared >= _MOST_PREPARED:
             self._forget()
         self._prepared += 1
-        prepared = _Prepared(takes, tuple(too_large))
-        rules.keep(request, prepared)
+        request.rules.keep(request, prepared)
         return prepared
 
     def _forget(self) -> None:
@@ -584,43 +441,10 @@ class Limiter:
         self._prepared = 0
 
 
-def charge_of(rule: Rule, bucket: str, cost: int, time_zone: str, around_us: int) -> Charge:
-    """
-    A rule as a store is asked it.
-
-    Args:
-        rule: The rule.
-
-        bucket: What shares a life time; see `Charge`.
-
-        cost: Units.
-
-        time_zone: The tenant's; rules of scope ``client`` and ``global`` go by UTC.
-
-        around_us: About when: the second period is that of this moment.
-    """
-    args: tuple[int, ...] = (rule.limit,)
-    if isinstance(rule, Rate):
-        args = (*rule.ratio, rule.capacity)
-    elif isinstance(rule, SlidingWindow):
-        args = (rule.limit, rule.per_us)
-    elif isinstance(rule, Calendar):
-        # Clients come to many tenants: their periods are those of no tenant's zone.
-        zone = "UTC" if rule.scope in _COMMON else time_zone
-        starts = period_starts(
-            rule.period, time_zone=zone, anchor_day=rule.anchor_day, around_us=around_us
-        )
-        args = (rule.limit, *starts)
-    elif isinstance(rule, Concurrency):
-        args = (rule.limit, rule.lease_us, rule.maximum_hold_us)
-    policy = _POLICIES[rule.on_failure]
-    return Charge(bucket, rule.kind + rule.name, rule.kind, cost, _MODES[rule.mode], args, policy)
-
-
 def _check_common(rules: tuple[Rule, ...]) -> None:
     names = [one.name for one in rules]
     for one in rules:
-        if one.scope not in _COMMON:
+        if one.scope not in COMMON_SCOPES:
             message = f"rule {one.name!r}: scope={one.scope} is inside a tenant: it is of a plan"
             raise ConfigurationError(message)
         if names.count(one.name) > 1:
@@ -628,90 +452,12 @@ def _check_common(rules: tuple[Rule, ...]) -> None:
             raise ConfigurationError(message)
 
 
-def _met(rules: Sequence[Rule], request: _Request) -> list[Rule]:
-    if request.only is None:
-        return [
-            one
-            for one in rules
-            if not isinstance(one, Capacity) and _covers(one, request.route) and _who(one, request)
-        ]
-    known = {one.name: one for one in rules}
-    for name in request.only:
-        if name not in known:
-            message = f"there is no rule {name!r} for tenant {request.tenant_id!r}"
-            raise ConfigurationError(message, code="rule_unknown")
-    return [known[name] for name in dict.fromkeys(request.only) if _who(known[name], request)]
-
-
-def _covers(rule: Rule, route: str | None) -> bool:
-    if not rule.routes:
-        return True
-    return route is not None and (route in rule.routes or route.partition(" ")[2] in rule.routes)
-
-
-def _who(rule: Rule, request: _Request) -> bool:
-    named = {
-        Scope.TENANT: request.tenant_id or None,
-        Scope.USER: request.user,
-        Scope.API_KEY: request.api_key,
-        Scope.ROUTE: request.route,
-    }
-    return named.get(rule.scope, request.client) is not None
-
-
-def _cost(rule: Rule, request: _Request) -> int:
-    if request.cost is None:
-        return rule.cost
-    if isinstance(request.cost, frozenset):
-        cost = dict(request.cost).get(rule.unit, rule.cost)
-    else:
-        # By name, a number means the rule's own unit, whichever that is.
-        named = request.only is not None or rule.unit == "requests"
-        cost = request.cost if named else rule.cost
-    # A request takes one slot, whatever it costs.
-    return min(cost, 1) if isinstance(rule, Concurrency) else cost
-
-
-def _place(rule: Rule, request: _Request) -> tuple[str, str]:
-    """
-    Where a rule lies: partition and bucket.
-    """
-    if rule.scope is Scope.GLOBAL:
-        return "g", "g"
-    if rule.scope is Scope.CLIENT:
-        place = f"c.{_encoded(request.client)}"
-        return place, place
-    partition = f"t.{request.tenant_id}"
-    if rule.scope is Scope.TENANT:
-        return partition, partition
-    subject = {
-        Scope.USER: request.user,
-        Scope.API_KEY: request.api_key,
-        Scope.ROUTE: request.route,
-    }[rule.scope]
-    return partition, f"{partition}:{_LETTERS[rule.scope]}.{_encoded(subject)}"
-
-
-def _encoded(name: str | None) -> str:
-    if not isinstance(name, str):
-        message = f"{shown(name)} is no text: the ids of users, API keys and clients are"
-        raise ConfigurationError(message)
-    # "~" and "." are left alone by quote(): neither is a separator of ours.
-    return quote(name, safe="", errors="surrogatepass")
-
-
-def _take(partition: str, pairs: list[tuple[Rule, Charge]]) -> tuple[tuple[Rule, ...], Take]:
-    rules, charges = zip(*pairs, strict=True)
-    lease = "later" if any(one.kind == "l" for one in charges) else ""
-    return rules, Take(partition, charges, lease=lease)
-
-
 def _in_period(part: Part, settlement: Settlement, now: int) -> tuple[Charge, ...]:
     """
     The charges with the periods of another moment.
     """
     return tuple(
-        charge_of(rule, one.bucket, one.cost, part.time_zone, now)
+        charge_of(rule, one.bucket, one.cost, part.time_zone, now) if one.kind == "c" else one
         for one, rule in zip(settlement.charges, _rules_of(part, settlement), strict=True)
     )
 
@@ -738,7 +484,7 @@ def _left(part: Part, settlement: Settlement, settled: Settled) -> Part:
     return part._replace(rules=_rules_of(part, settlement), take=take, outcome=outcome)
 
 
-def _refused(decision: Decision, request: _Request) -> QuotaRefused:
+def _refused(decision: Decision, request: Request) -> QuotaRefused:
     return QuotaRefused(
         code=decision.code,
         rules=tuple(one.rule.name for one in decision.violated),
@@ -750,7 +496,7 @@ def _refused(decision: Decision, request: _Request) -> QuotaRefused:
     )
 
 
-def _exceeded(decision: Decision, request: _Request) -> QuotaExceeded:
+def _exceeded(decision: Decision, request: Request) -> QuotaExceeded:
     return QuotaExceeded(
         rules=tuple(one.rule.name for one in decision.exceeded),
         tenant_id=request.tenant_id or None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..errors import ConfigurationError
-from ._rules import Capacity, Rule, Scope
+from ._rules import COMMON_SCOPES, Capacity, Rule
 
 __all__ = ["Plan"]
 
@@ -51,7 +51,7 @@ class Plan:
         for rule in self.rules:
             if not isinstance(rule, Rule):
                 self._refuse(f"{str(rule)[:_SHOWN]!r} is not a rule")
-            if rule.scope in {Scope.CLIENT, Scope.GLOBAL}:
+            if rule.scope in COMMON_SCOPES:
                 self._refuse(f"rule {rule.name!r}: scope={rule.scope} is of no plan: it needs none")
         by_name = {rule.name: rule for rule in self.rules}
         if len(by_name) < len(self.rules):

@@ -14,11 +14,9 @@ from ..errors import ConfigurationError
 from ..tenancy._tenant import Tenant
 from ._plan import Plan
 from ._plan_file import INVALID, LARGEST_BYTES, read_plan_file
-from ._rules import Rule, Scope
+from ._rules import COMMON_SCOPES, Rule
 
 __all__ = ["Plan", "Plans"]
-
-_COMMON = frozenset({Scope.CLIENT, Scope.GLOBAL})
 
 
 class Plans(Mapping[str, Plan]):
@@ -150,7 +148,7 @@ class Plans(Mapping[str, Plan]):
     def _check_common(self) -> None:
         names = [rule.name for rule in self.common]
         for rule in self.common:
-            if rule.scope not in _COMMON:
+            if rule.scope not in COMMON_SCOPES:
                 _refuse(f"[common] rule {rule.name!r}: scope={rule.scope} is inside a tenant")
             if names.count(rule.name) > 1:
                 _refuse(f"[common] rule {rule.name!r}: there are two with this name")

@@ -63,6 +63,10 @@ class Scope(StrEnum):
     GLOBAL = "global"
 
 
+# Those that need no tenant.
+COMMON_SCOPES = frozenset({Scope.CLIENT, Scope.GLOBAL})
+
+
 class Mode(StrEnum):
     """
     What happens to a request beyond the limit.

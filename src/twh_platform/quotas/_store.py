@@ -153,10 +153,7 @@ class MemoryQuotaStore:
         # What frees slots and nothing else needs no marker to be done once.
         slots = all(charge.kind == "l" for charge in settlement.charges)
         if settlement.id and not slots:
-            self._sweep(now, 2)
-            if self._marked >= self._max_keys:
-                message = f"{self._max_keys} settlements are kept already"
-                raise BackendUnavailableError(message, code="quota_store_full")
+            self._make_room_for_marker(now)
         try:
             states = tuple(
                 self._settled_state(now, charge, actual, settlement)
@@ -164,16 +161,10 @@ class MemoryQuotaStore:
             )
         except ClockOutsideError:
             return Settled(now, done=False, stale=True)
-        freed = False
-        for charge, state in zip(settlement.charges, states, strict=True):
-            if charge.kind == "l":
-                freed = self._slots(charge).holds(settlement.id, now) or freed
-                self._slots(charge).free(settlement.id)
-            else:
-                self._put(now, charge, state)
-        if slots:
-            return Settled(now, done=True, states=states) if freed else Settled(now, done=False)
-        if settlement.id:
+        freed = self._put_settled(now, settlement, states)
+        if slots and not freed:
+            return Settled(now, done=False)
+        if settlement.id and not slots:
             self._queue.append(marker)
             self._kept[marker] = [settlement.expires, None]
             self._marked += 1
@@ -242,6 +233,12 @@ class MemoryQuotaStore:
             message = f"all {self._max_keys} keys are in use"
             raise BackendUnavailableError(message, code="quota_store_full")
 
+    def _make_room_for_marker(self, now: int) -> None:
+        self._sweep(now, 2)
+        if self._marked >= self._max_keys:
+            message = f"{self._max_keys} settlements are kept already"
+            raise BackendUnavailableError(message, code="quota_store_full")
+
     def _sweep(self, now: int, count: int) -> None:
         for _ in range(min(count, len(self._queue))):
             key = self._queue.popleft()
@@ -260,6 +257,20 @@ class MemoryQuotaStore:
             return DECIDE[charge.kind](state, now, actual - charge.cost, charge.args)[1]
         back = charge.cost - actual
         return REFUND[charge.kind](state, now, back, charge.cost, settlement.at, charge.args)
+
+    def _put_settled(self, now: int, settlement: Settlement, states: tuple[State, ...]) -> bool:
+        """
+        Write the states, free the slots; say whether one was held.
+        """
+        freed = False
+        for charge, state in zip(settlement.charges, states, strict=True):
+            if charge.kind == "l":
+                slots = self._slots(charge)
+                freed = slots.holds(settlement.id, now) or freed
+                slots.free(settlement.id)
+            else:
+                self._put(now, charge, state)
+        return freed
 
 
 class _Slots:

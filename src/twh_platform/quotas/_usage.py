@@ -67,6 +67,7 @@ class UsageMeter:
     Give it to a `Limiter`, and hold it open with `async with` for as long as
     the service runs; at the end it writes what is left.
 
+        >>> from twh_platform.quotas import MemoryUsageLedger, UsageMeter
         >>> UsageMeter(MemoryUsageLedger())
         UsageMeter(pending=0, lost=0)
 
@@ -168,9 +169,9 @@ class UsageMeter:
         Take down what a store has said of a tenant's rules.
         """
         # By position, and without a call for what is known already: it is a part of each take.
-        rules, take, outcome, time_zone, store = part
+        rules, take, outcome, tenant, store = part
         origin = outcome[4]
-        if origin in _UNCOUNTED or take[0][:2] != "t.":
+        if origin in _UNCOUNTED or take[0][:2] != "t." or tenant is None:
             return
         exact = origin != _LOCAL
         wrote = outcome[1] and not take[3]
@@ -184,7 +185,7 @@ class UsageMeter:
             if kind == "c" and state[0]:
                 birth, taken, refunded = state
                 key = charge[0], charge[1], birth, instance
-                seen = _new(_Seen, (taken, refunded, rule, charge, time_zone, store))
+                seen = _new(_Seen, (taken, refunded, rule, charge, tenant.time_zone, store))
                 old = pending.get(key)
                 if old is not None and taken >= old[0] and refunded >= old[1]:
                     pending[key] = seen
@@ -192,7 +193,7 @@ class UsageMeter:
                     self._counter(key, seen)
                 if exact and 100 * (taken - refunded) >= least * charge[5][0]:
                     added = _added(take, charge, fit, wrote=wrote)
-                    self._notices.look(rule, charge, time_zone, state, added)
+                    self._notices.look(rule, charge, tenant.time_zone, state, added)
             elif kind == "n" and exact and (added := _added(take, charge, fit, wrote=wrote)):
                 self._notices.announce_level(rule, charge, state[1], added)
 

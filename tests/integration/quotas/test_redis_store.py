@@ -26,7 +26,7 @@ from twh_platform.quotas import (
     SlidingWindow,
     Take,
 )
-from twh_platform.quotas._limiter import charge_of
+from twh_platform.quotas._takes import charge_of
 from twh_platform.quotas.redis import RedisQuotaStore
 from twh_platform.tenancy import Tenant
 from twh_platform.testing import RedisServer

@@ -23,7 +23,7 @@ from twh_platform.quotas._announcements import QuotaStoreDegraded, QuotaStoreRes
 from twh_platform.quotas._exchange import Charge, Settlement, Take
 from twh_platform.quotas._fallback import FallbackQuotaStore
 from twh_platform.quotas._fallback_share import shared
-from twh_platform.quotas._limiter import charge_of
+from twh_platform.quotas._takes import charge_of
 from twh_platform.testing import ManualClock
 
 POLICIES = {"open": 0, "closed": 1, "share": 2}

@@ -257,3 +257,23 @@ async def test_debt_that_was_forgiven_is_not_given_back(rule):
         await asyncio.gather(*[one.receipt.refund() for one in debts])
 
         assert not await admitted(limiter, 1)
+
+
+@pytest.mark.parametrize("settle", ["refund", "commit"])
+async def test_old_receipts_go_by_the_limits_of_now(settle):
+    """Receipts from before a limit was lowered do not drain what is counted by the new one."""
+    clock = ManualClock()
+    plan = OnePlan([Rate(name="minute", limit=600, per=60)])
+    limiter = Limiter(MemoryQuotaStore(clock=clock), plans=plan, clock=clock)
+    receipts = [(await limiter.take(ACME)).receipt for _ in range(20)]
+    clock.advance(1)
+    plan.change(Rate(name="minute", limit=6, per=60))
+    admitted = 0
+    for receipt in receipts:
+        clock.advance(1)
+        await (receipt.refund() if settle == "refund" else receipt.commit(2))
+        while (await limiter.take(ACME)).allowed:
+            admitted += 1
+
+    # The burst, the time, and once more the burst: a state keeps no more than two of it.
+    assert admitted <= 6 + 6 * 21 // 60 + 6

@@ -13,7 +13,7 @@ from twh_platform.errors import BackendUnavailableError, ConfigurationError
 from twh_platform.quotas import Calendar, Capacity, MemoryQuotaStore, Rate, SlidingWindow
 from twh_platform.quotas._exchange import Charge, Settlement, Take
 from twh_platform.quotas._leasing import LeasingQuotaStore
-from twh_platform.quotas._limiter import charge_of
+from twh_platform.quotas._takes import charge_of
 from twh_platform.testing import ManualClock
 
 SECOND = 1_000_000
