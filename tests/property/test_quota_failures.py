@@ -78,6 +78,7 @@ class Play:
 
     def __init__(self, kind: str, *, chunk: int, fallback: bool) -> None:
         self.clock = ManualClock(start=EPOCH)
+        self.chunk = chunk
         self.behind = FailingStore(self.clock)
         self.take = Take("t.acme", (charge(kind),))
         clocks = {"monotonic": self.clock.monotonic}
@@ -99,7 +100,7 @@ class Play:
         for what, number, amount in story:
             await getattr(self, f"_{what}")(number, amount)
             held = [sum(key.left for key in one._keys.values()) for one in self.leasing]
-            assert all(one <= max(2, self.leasing[0]._chunk) for one in held)
+            assert all(one <= max(2, self.chunk) for one in held)
         self.behind.down = False
         for store in self.stores:
             await store.aclose()

@@ -36,8 +36,6 @@ class Breaker:
         is_open: Whether callers are kept away.
 
         row: Failures since the last success.
-
-        probes: How many probes there were.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class Breaker:
         self._probing = False
         self.is_open = False
         self.row = 0
-        self.probes = 0
 
     def admits(self, now: float) -> bool:
         """
@@ -63,7 +60,6 @@ class Breaker:
         if self._probing or now < self._until:
             return False
         self._probing = True
-        self.probes += 1
         return True
 
     def hinders(self, now: float) -> bool:
@@ -74,24 +70,20 @@ class Breaker:
         """
         return self.is_open and (self._probing or now < self._until + self._longest)
 
-    def succeeded(self, *, probe: bool) -> bool:
+    def succeeded(self, *, probe: bool) -> None:
         """
         Take note of an answer.
 
         Args:
             probe: Whether the caller was admitted while it was open.  An answer
                 to a question from before proves nothing.
-
-        Returns:
-            Whether it closes by this.
         """
         if self.is_open and not probe:
-            return False
-        closes, self.is_open = self.is_open, False
+            return
+        self.is_open = False
         self._probing = False
         self.row = 0
         self._pause = self._shortest
-        return closes
 
     def failed(self, now: float, *, probe: bool) -> None:
         """

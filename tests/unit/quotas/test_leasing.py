@@ -13,6 +13,7 @@ from twh_platform.errors import BackendUnavailableError, ConfigurationError
 from twh_platform.quotas import Calendar, Capacity, MemoryQuotaStore, Rate, SlidingWindow
 from twh_platform.quotas._exchange import Charge, Settlement, Take
 from twh_platform.quotas._leasing import LeasingQuotaStore
+from twh_platform.quotas._leasing_bound import Chunks
 from twh_platform.quotas._takes import charge_of
 from twh_platform.testing import ManualClock
 
@@ -154,7 +155,7 @@ async def test_a_key_that_cools_down_is_not_leased_any_more():
 )
 def test_the_chunk_is_the_least_of_its_rules(charges, drawn):
     """A tenth of the limit, 50 ms of a rate, nothing of what is no lease."""
-    chunk, _ = House().store._chunk_of(tuple(charges))
+    chunk, _ = Chunks(None, {}).of(tuple(charges))
 
     assert (chunk if chunk > 1 else 0) == drawn
 
@@ -349,9 +350,9 @@ async def test_all_users_of_a_tenant_hold_one_chunk_together():
 
     assert 950 <= admitted <= 1000
     assert house.store.stats.held_at_most == {"rx": 50, "ruser": 25}
-    assert sum(house.store._held.values()) <= 100
+    assert sum(house.store._chunks._held.values()) <= 100
     await house.store.aclose()
-    assert house.store._held == {}
+    assert house.store._chunks._held == {}
 
 
 async def test_a_rate_stays_within_the_bound():
