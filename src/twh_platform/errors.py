@@ -187,9 +187,7 @@ class QuotaExceededError(PlatformError):
 
     code = "quota_exceeded"
 
-    def __init__(
-        self, message: str = "", *, decision: Any = None, code: str | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, decision: Any = None, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.decision = decision
 

@@ -4,18 +4,24 @@ Laws of what quotas read of a request and write into its answer.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.support.quotas import ACME, limiter_of
+from tests.support.quotas import ACME, OnePlan, limiter_of
 from tests.support.structured_fields import read_list
 from tests.support.tenancy import http_scope
-from twh_platform.quotas import ClientAddress, MemoryQuotaStore, Rate, RateLimitHeaders, RouteTable
-from twh_platform.quotas._arithmetic import decide, status
-from twh_platform.quotas._exchange import Charge
-from twh_platform.quotas._headers import _item, _item_of
+from twh_platform.quotas import (
+    ClientAddress,
+    Limiter,
+    MemoryQuotaStore,
+    Rate,
+    RateLimitHeaders,
+    RouteTable,
+)
+from twh_platform.testing import ManualClock
 
 PROXY = "10.0.0.1"
 
@@ -114,24 +120,19 @@ def test_no_path_makes_a_route(path, method):
     limit=st.integers(1, 1000),
     per=st.integers(1, 10**4),
     burst=st.integers(1, 1000),
-    takes=st.lists(st.tuples(st.integers(0, 10**7), st.integers(1, 50)), min_size=1, max_size=6),
-    later=st.integers(-(10**6), 10**7),
+    takes=st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), min_size=1, max_size=6),
 )
-def test_what_is_left_is_read_from_the_state_as_the_arithmetic_has_it(
-    limit, per, burst, takes, later
-):
-    """The short way is the long way, at the moment of the state and at any other."""
-    args = (*Rate(name="r", limit=limit, per=per).ratio, burst)
-    state, now = (0, 0, 0), 1_800_000_000_000_000
+def test_what_is_left_is_read_from_the_state_as_the_arithmetic_has_it(limit, per, burst, takes):
+    """The short way is the long way, for every decision that admits."""
+    clock = ManualClock()
+    rule = Rate(name="r", limit=limit, per=per, burst=burst)
+    limiter = Limiter(MemoryQuotaStore(clock=clock), plans=OnePlan([rule]), clock=clock)
+    headers = RateLimitHeaders()
     for wait, cost in takes:
-        now += wait
-        _, state = decide("r", state, now, cost, args)
-
-    for moment in (now, max(0, now + later)):
-        found = status("r", state, moment, 1, args)
-        charge = Charge("t.a", "rr", "r", 1, 0, args)
-        seconds = -(-found.renew_us // 10**6)
-        assert _item_of(b"r=", charge, state, moment) == _item(b"r=", found.remaining, seconds)
+        clock.advance(wait)
+        decision = asyncio.run(limiter.take(ACME, cost=cost))
+        if decision.allowed:
+            assert headers._draft_11(decision) == headers._draft_11_in_full(decision)
 
 
 @given(
