@@ -139,6 +139,9 @@ class QuotaApp:
         if administrator is None and not (overrides is None and ledger is None):
             message = "overrides and ledger are for administrators: say who they are"
             raise ConfigurationError(message)
+        if directory is not None and not callable(directory):
+            message = "directory is no function: give its get"
+            raise ConfigurationError(message)
         if overrides is not None and directory is None:
             message = "overrides need a directory: a tenant's plan is that of its tier"
             raise ConfigurationError(message)

@@ -17,6 +17,7 @@ from ._announcements import QuotaExceeded, QuotaRefused
 from ._decision import Cost, Decision, Part, Receipt, checked_cost
 from ._exchange import Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._ids import UniqueIds
+from ._quoting import shown
 from ._rules import COMMON_SCOPES, LARGEST, Capacity, Rule
 from ._takes import Prepared, Request, Rules, RuleSet, charge_of, met_by, prepare
 
@@ -122,6 +123,7 @@ class Limiter:
         self.store = store
         self._plans = plans
         self._rules = tuple(rules)
+        _check_common(self._rules)
         self._meter = meter
         self.receipt_seconds = receipt_seconds
         self._clock = clock
@@ -129,7 +131,6 @@ class Limiter:
         self._known: dict[int, RuleSet] = {}
         self._prepared = 0
         self._ids = UniqueIds()
-        _check_common(self._rules)
         if not 0 < receipt_seconds <= _LONGEST_RECEIPT:
             message = f"receipt_seconds={receipt_seconds!r} is not above zero and up to 366 days"
             raise ConfigurationError(message)
@@ -256,6 +257,13 @@ class Limiter:
                 raise ConfigurationError(message)
             gone = Settlement(take.partition, "", take.charges, (0,), 0, LARGEST)
             await self.store.settle(gone)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """
+        The rules that need no tenant.
+        """
+        return self._rules
 
     def plan_of(self, tenant: Tenant) -> Rules:
         """
@@ -442,6 +450,10 @@ class Limiter:
 
 
 def _check_common(rules: tuple[Rule, ...]) -> None:
+    for one in rules:
+        if not isinstance(one, Rule):
+            message = f"rules has {shown(one)}, which is no rule; of plans, give their common"
+            raise ConfigurationError(message)
     names = [one.name for one in rules]
     for one in rules:
         if one.scope not in COMMON_SCOPES:

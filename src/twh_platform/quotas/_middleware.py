@@ -268,8 +268,13 @@ class QuotaMiddleware:
         keys = self._routes.names()
         known = keys | {key.partition(" ")[2] for key in keys} | {_UNMATCHED}
         if unknown := sorted({*self._costs, *self._exempt} - known):
+            there = ", ".join(sorted(keys))
             message = f"costs or exempt name routes that there are not: {', '.join(unknown)}"
-            raise ConfigurationError(message, code="route_unknown")
+            raise ConfigurationError(f"{message}; there are {there}", code="route_unknown")
+        # No error: a limiter may serve several apps, each with routes of its own.
+        named = {route for rule in self._limiter.rules for route in rule.routes}
+        if elsewhere := sorted(named - known):
+            _logger.warning("rules name routes that this app has not: %s", ", ".join(elsewhere))
 
 
 @dataclass(frozen=True, slots=True)

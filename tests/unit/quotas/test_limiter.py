@@ -22,6 +22,7 @@ from twh_platform.quotas import (
     Concurrency,
     Limiter,
     MemoryQuotaStore,
+    Plans,
     Rate,
     SlidingWindow,
 )
@@ -488,3 +489,9 @@ async def test_names_that_look_like_ours(store):
 
     assert [await admitted(limiter, 2, user=one, api_key=one) for one in names] == [1] * len(names)
     assert await admitted(limiter, 2, user="fresh", api_key="a") == 0
+
+
+def test_plans_are_no_rules():
+    """Plans in the place of rules are refused with a word on what was meant."""
+    with pytest.raises(ConfigurationError, match="common"):
+        Limiter(MemoryQuotaStore(), rules=Plans.example())

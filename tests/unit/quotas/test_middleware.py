@@ -26,6 +26,7 @@ from twh_platform.quotas import (
     ClientAddress,
     Concurrency,
     FallbackQuotaStore,
+    Limiter,
     MemoryQuotaStore,
     QuotaMiddleware,
     QuotaRefused,
@@ -840,3 +841,12 @@ async def test_a_function_may_tell_the_route(limited):
     ]
 
     assert statuses == [200, 429, 200, 200, 429]
+
+
+def test_a_rule_for_a_route_that_is_not_there_is_told(caplog):
+    """A rule that will never hold is no silent one."""
+    rule = Rate(name="login", limit=1, per=60, scope="client", routes=["POST /logn"])
+    limiter = Limiter(MemoryQuotaStore(), rules=[rule])
+    QuotaMiddleware(None, limiter=limiter, routes=RouteTable(["POST /login"]))
+
+    assert "POST /logn" in caplog.text

@@ -88,6 +88,8 @@ class RedisQuotaStore:
         connections: int = 2,
         max_waiting: int = 4096,
     ) -> None:
+        fits = isinstance(client, Redis | RedisCluster) or callable(client)
+        _require(fits, f"a client of redis.asyncio is needed, or a function, not {type(client)!r}")
         _require(_PREFIX.fullmatch(prefix), f"prefix={prefix!r} is not valid")
         _require(0 < timeout <= patience, f"timeout={timeout!r} is not between 0 and patience")
         _require(connections >= 1, f"connections={connections!r} is not above zero")
