@@ -15,6 +15,19 @@ Every error that `twh_platform` raises on purpose.
     │   └── NoCurrentTenantError    code needs a tenant and none is bound
     ├── QuotaExceededError          a rule has not enough left; later there may be
     │   └── QuotaCostError          one request asks for more than the rule ever admits
+    ├── KeyServiceError             a key cannot be used, or what it sealed not be opened
+    │   ├── DecryptionError         not sealed with this key, for this tenant and context
+    │   ├── KeyAccessDeniedError    the key service does not let us
+    │   ├── KeyNotFoundError        it has no such key
+    │   ├── KeyDisabledError        the key is there and may not be used now
+    │   ├── KeyDestroyedError       the key is gone for good, and with it what it sealed
+    │   ├── KeyUnsupportedError     this key service cannot do that
+    │   └── KeyServiceUnavailableError   it did not answer; also a BackendUnavailableError
+    │       └── KeyServiceThrottledError it, or our own budget, asks us to wait
+    ├── SecretError                 a secret cannot be had or changed
+    │   ├── SecretNotFoundError     no secret, version or stage of that name
+    │   ├── SecretConflictError     somebody else changed it first
+    │   └── SecretRevokedError      that version was revoked, or has expired
     └── BackendUnavailableError     a remote part did not answer; trying again may help
 
 Each class has a `code`: a stable string for logs, metrics and problem
@@ -30,12 +43,25 @@ __all__ = [
     "BackendUnavailableError",
     "ConfigurationError",
     "CredentialsError",
+    "DecryptionError",
     "EnvelopeError",
+    "KeyAccessDeniedError",
+    "KeyDestroyedError",
+    "KeyDisabledError",
+    "KeyNotFoundError",
+    "KeyServiceError",
+    "KeyServiceThrottledError",
+    "KeyServiceUnavailableError",
+    "KeyUnsupportedError",
     "MissingExtraError",
     "NoCurrentTenantError",
     "PlatformError",
     "QuotaCostError",
     "QuotaExceededError",
+    "SecretConflictError",
+    "SecretError",
+    "SecretNotFoundError",
+    "SecretRevokedError",
     "TenantError",
     "TenantMismatchError",
     "TenantSuspendedError",
@@ -222,3 +248,121 @@ class BackendUnavailableError(PlatformError):
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class KeyServiceError(PlatformError):
+    """
+    A key cannot be used, or what was sealed with it cannot be opened.
+
+    Messages name keys and tenants, never key material, plaintext or what a
+    server wrote.
+
+    Attributes:
+        retryable: Whether trying the same again can help.
+    """
+
+    code = "key_service_error"
+    retryable = False
+
+
+class DecryptionError(KeyServiceError):
+    """
+    It was not sealed with this key, for this tenant and this context.
+
+    One class and one message, whatever was wrong: which part did not fit is
+    what an attacker would ask.
+    """
+
+    code = "decryption_failed"
+
+    def __init__(self, message: str = "it cannot be opened", *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+
+
+class KeyAccessDeniedError(KeyServiceError):
+    """
+    The key service knows us, or does not, and does not let us.
+    """
+
+    code = "key_access_denied"
+
+
+class KeyNotFoundError(KeyServiceError):
+    """
+    The key service has no such key, or no such version of it.
+    """
+
+    code = "key_not_found"
+
+
+class KeyDisabledError(KeyServiceError):
+    """
+    The key is there and may not be used now.
+    """
+
+    code = "key_disabled"
+
+
+class KeyDestroyedError(KeyServiceError):
+    """
+    The key is destroyed, or will be: what it sealed stays closed.
+    """
+
+    code = "key_destroyed"
+
+
+class KeyUnsupportedError(KeyServiceError):
+    """
+    This key service, as it was put together, cannot do that.
+    """
+
+    code = "key_unsupported"
+
+
+class KeyServiceUnavailableError(KeyServiceError, BackendUnavailableError):
+    """
+    The key service did not answer, or not in time.
+    """
+
+    code = "key_service_unavailable"
+    retryable = True
+
+
+class KeyServiceThrottledError(KeyServiceUnavailableError):
+    """
+    The key service, or the tenant's own budget of calls, asks us to wait.
+    """
+
+    code = "key_service_throttled"
+
+
+class SecretError(PlatformError):
+    """
+    A secret cannot be had or changed; the message has its name, never its value.
+    """
+
+    code = "secret_error"
+
+
+class SecretNotFoundError(SecretError):
+    """
+    There is no secret of that name, or it has no such version or stage.
+    """
+
+    code = "secret_not_found"
+
+
+class SecretConflictError(SecretError):
+    """
+    It is not in the version that the caller expected.
+    """
+
+    code = "secret_conflict"
+
+
+class SecretRevokedError(SecretError):
+    """
+    That version was revoked, or has expired.
+    """
+
+    code = "secret_revoked"

@@ -26,19 +26,30 @@ import twh_platform
 PACKAGE = Path(twh_platform.__file__).parent
 EXTRAS = set(importlib.metadata.metadata("twh-platform").get_all("Provides-Extra") or ())
 
-LEAVES = {"errors", "_asgi", "_signals", "_extras"}
+LEAVES = {"errors", "_asgi", "_breaker", "_signals", "_extras"}
 CONTEXT = {"tenancy._context", "tenancy._tenant", "tenancy._carry"}
 SEAMS = (
+    "_async_service",
+    "_cache",
+    "_cipher",
+    "_data_keys",
     "_directory",
     "_envelopes",
     "_fallback",
+    "_guard",
     "_lease",
     "_leasing",
     "_limiter",
     "_notices",
     "_overridden_plans",
     "_overrides",
+    "_reencrypt",
+    "_rewrap",
+    "_rotation",
+    "_secret_cache",
+    "_secret_store",
     "_service",
+    "_shred",
     "_sink",
     "_store",
     "_usage",

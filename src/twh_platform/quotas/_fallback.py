@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from .._breaker import Breaker
 from .._signals import announce
 from ..errors import BackendUnavailableError, ConfigurationError
 from ._announcements import QuotaStoreDegraded, QuotaStoreRestored
-from ._breaker import Breaker
 from ._exchange import Outcome, QuotaStore, Settled, Settlement, Take, charged
 from ._fallback_deadlines import TURNS, Watch
 from ._fallback_share import LocalShare

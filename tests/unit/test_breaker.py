@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from twh_platform.quotas._breaker import Breaker
+from twh_platform._breaker import Breaker
 
 
 def opened(*, chance=0.0) -> Breaker:

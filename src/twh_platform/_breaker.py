@@ -1,5 +1,5 @@
 """
-A circuit breaker: when to ask a store that failed, and when to leave it alone.
+A circuit breaker: when to ask a remote part that failed, and when to leave it alone.
 
 ::
 

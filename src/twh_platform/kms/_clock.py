@@ -1,0 +1,23 @@
+"""
+The clock that ages are measured by: it never goes back, and counts sleep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["elapsed"]
+
+
+def _choose() -> Callable[[], float]:
+    # On Linux CLOCK_MONOTONIC stands still while the machine is suspended: a
+    # key that was good for 30 seconds would be good for a night more.
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    if boot is None:
+        return time.monotonic
+    return lambda: time.clock_gettime(boot)
+
+
+elapsed = _choose()
+"""Seconds since some moment of the past, suspended time included."""
