@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ._rows import Row, as_json
 
-_CAPABILITIES = ("tenancy", "quotas")
+_CAPABILITIES = ("tenancy", "quotas", "kms")
 
 
 def main() -> None:
@@ -49,6 +49,10 @@ def _rows_of(capability: str) -> Callable[..., list[Row]]:
         from .quotas import rows as quota_rows
 
         return quota_rows
+    if capability == "kms":
+        from .kms import rows as key_rows
+
+        return key_rows
     raise SystemExit(f"there is a benchmark of {', '.join(_CAPABILITIES)}, none of {capability}")
 
 

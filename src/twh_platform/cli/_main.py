@@ -19,7 +19,9 @@ from ._command import CANNOT, Command
 __all__ = ["main"]
 
 _GROUPS = {
+    "kms": "master keys and what they wrap",
     "quotas": "how much tenants may use",
+    "secrets": "secrets of tenants and of the platform",
     "tenancy": "isolation of tenants in PostgreSQL",
     "seal": "keys of a database that believes sealed tenants only",
 }

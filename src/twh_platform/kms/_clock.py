@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 __all__ = ["elapsed"]
 
@@ -16,7 +17,7 @@ def _choose() -> Callable[[], float]:
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     if boot is None:
         return time.monotonic
-    return lambda: time.clock_gettime(boot)
+    return partial(time.clock_gettime, boot)
 
 
 elapsed = _choose()

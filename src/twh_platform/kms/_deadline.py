@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["deadline", "time_left"]
+__all__ = ["deadline", "no_deadline", "time_left"]
 
 _ends_at: ContextVar[float | None] = ContextVar("twh_key_deadline", default=None)
 
@@ -20,6 +20,18 @@ def deadline(seconds: float) -> Iterator[None]:
     Let everything inside end within *seconds*; an earlier deadline outside holds.
     """
     token = _ends_at.set(time.monotonic() + time_left(seconds))
+    try:
+        yield
+    finally:
+        _ends_at.reset(token)
+
+
+@contextmanager
+def no_deadline() -> Iterator[None]:
+    """
+    Leave the caller's deadline outside: for work that others wait for too.
+    """
+    token = _ends_at.set(None)
     try:
         yield
     finally:

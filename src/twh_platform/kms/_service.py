@@ -198,7 +198,12 @@ class KeyService(Protocol):
     name: str
     """``local``, ``vault`` or ``aws``: what `WrappedKey.provider` says."""
 
-    capabilities: Capability
+    @property
+    def capabilities(self) -> Capability:
+        """
+        What it can do beyond wrapping, as far as is known by now.
+        """
+        ...
 
     def generate(self, contexts: Sequence[KeyContext]) -> list[Result[DataKey]]:
         """
