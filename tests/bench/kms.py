@@ -32,6 +32,7 @@ from twh_platform.kms import (
 )
 from twh_platform.kms._service import Result
 
+from ._database import machine, versions
 from ._kms_peers import AAD, Peer, peers, raw
 from ._rows import Row, as_table, count_row, paired_row
 
@@ -54,6 +55,7 @@ _ALONE = {"1 KiB": ("encrypt", 1.05), "64 B": ("decrypt", 1.12)}
 _AGAINST_SDK = {"suite 1": 25.0, "suite 2": 13.0}
 _SIZE_OVERHEAD = {"suite 1": 79, "suite 2": 91}
 _GATE = 1.25
+_PEERS = ("cryptography", "tink", "aws-encryption-sdk")
 _SDK = "AWS Encryption SDK, cached"
 
 Call = Callable[[], object]
@@ -72,7 +74,8 @@ def rows(*, quick: bool = False, parts: Sequence[str] | None = None) -> list[Row
     for part in parts or ():
         if part not in known:
             raise SystemExit(f"the parts are {', '.join(known)}, there is no {part}")
-    sys.stdout.write("CPU time per call, interleaved, medians of 15 rounds.\n\n")
+    lines = [*machine(), versions(_PEERS)] + (["quick, and so less certain"] if quick else [])
+    sys.stdout.write("".join(f"{line}\n" for line in lines) + "\n")
     found: list[Row] = []
     for part, measure in known.items():
         if not parts or part in parts:
@@ -131,7 +134,7 @@ def _of_size(
     found = [
         paired_row(
             f"{name}, {verb}",
-            f"{size}, against AES-256-GCM encryption",
+            size,
             unit="us",
             ours=series,
             reference=taken["raw", "decrypt"] if verb == "decrypt" else against,
@@ -219,7 +222,7 @@ def _overheads(contenders: Mapping[str, Peer]) -> list[Row]:
         count_row(
             f"{suite}, size",
             "64 B, bytes added, against what the format says",
-            unit="B",
+            unit="bytes",
             ours=len(contenders[suite].seal(plaintext)) - len(plaintext),
             reference=expected,
             target=1.0,

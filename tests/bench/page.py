@@ -277,7 +277,44 @@ QUOTA_BLOCKS: dict[str, Write] = {
 }
 """The same for the page on what quotas cost."""
 
-_CAPABILITIES = {"tenancy": ("cost.md", BLOCKS), "quotas": ("quota-cost.md", QUOTA_BLOCKS)}
+_RAW = "AES-256-GCM"
+SEAL_BLOCKS: dict[str, Write] = {
+    "conditions": _conditions,
+    "ours": _Table(
+        head="ours",
+        pattern=r"(suite \d, (?:seal|open))",
+        reference=_RAW,
+        label="{name}; {workload}",
+    ),
+    "others": _Table(
+        head="others, in the same run",
+        pattern=r"((?:Fernet|Tink|AWS).+)",
+        reference=_RAW,
+        label="{name}; {workload}",
+        ours="theirs",
+        needs="AWS Encryption SDK, cached, seal",
+    ),
+    "against": _Table(head="64 B", pattern=r"(suite \d against .+)", reference="theirs"),
+    "alone": _Table(
+        head="the commitment alone",
+        pattern=r"cryptography of suite 1, (.+)",
+        reference=_RAW,
+        label="{name}; {workload}",
+    ),
+    "bytes": _Table(
+        head="bytes added", pattern=r"(suite \d), size", reference="format", unit="bytes"
+    ),
+    "calls": _Table(
+        head="calls of the key service", pattern=r"(.+)", reference="one call", unit="calls"
+    ),
+}
+"""The same for the page on what sealing costs."""
+
+_CAPABILITIES = {
+    "tenancy": ("cost.md", BLOCKS),
+    "quotas": ("quota-cost.md", QUOTA_BLOCKS),
+    "kms": ("seal-cost.md", SEAL_BLOCKS),
+}
 
 
 def main() -> None:

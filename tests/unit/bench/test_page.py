@@ -10,7 +10,7 @@ import re
 import pytest
 
 from tests.bench._rows import Row, paired_row
-from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, render
+from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, SEAL_BLOCKS, render
 
 OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all, load 3.1 at the end\n"
 
@@ -161,3 +161,24 @@ def test_the_page_on_quotas_can_be_written() -> None:
 
     assert "| lease of 10; " in written
     assert "105 ms" not in written
+
+
+def test_the_page_on_sealing_can_be_written() -> None:
+    """
+    Every pattern of its blocks meets a name that the benchmark of sealing gives.
+    """
+    names = {
+        "us": (
+            "suite 1, seal",
+            "Fernet, open",
+            "AWS Encryption SDK, cached, seal",
+            "suite 2 against the AWS Encryption SDK, cached, open",
+            "cryptography of suite 1, encrypt",
+        ),
+        "bytes": ("suite 1, size",),
+        "calls": ("1,000 cold coroutines",),
+    }
+    rows = [row(name, unit) for unit, some in names.items() for name in some]
+    text = (PAGES / "seal-cost.md").read_text()
+
+    assert render(text, rows, OUTPUT, SEAL_BLOCKS) != text
