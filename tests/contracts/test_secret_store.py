@@ -30,10 +30,10 @@ from twh_platform.errors import (
 )
 from twh_platform.kms._announcements import SecretChanged, SecretRead
 from twh_platform.kms._secret import Secret
-from twh_platform.kms._secret_cache import CachedSecrets
-from twh_platform.kms._secret_sqlite import SqliteSecretStore
-from twh_platform.kms._secret_store import MemorySecretStore, SecretStore, accepted_values
-from twh_platform.kms._secret_versions import RotationPolicy, Stage
+from twh_platform.kms.secrets._cache import CachedSecrets
+from twh_platform.kms.secrets._sqlite import SqliteSecretStore
+from twh_platform.kms.secrets._store import MemorySecretStore, SecretStore, accepted_values
+from twh_platform.kms.secrets._versions import RotationPolicy, Stage
 from twh_platform.tenancy import Tenant, bind_tenant
 from twh_platform.testing import ManualClock
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from ..kms import JobProgress
+    from ..kms.lifecycle import JobProgress
 
 __all__ = ["ProgressBar"]
 

@@ -21,7 +21,8 @@ from ..errors import ConfigurationError
 from ._keys import add_key_service, key_service
 
 if TYPE_CHECKING:
-    from ..kms import KeyService, Secret, SecretVersion, VersionedSecretStore
+    from ..kms import KeyService
+    from ..kms.secrets import Secret, SecretVersion, VersionedSecretStore
 
 __all__ = [
     "STORE_VARIABLE",
@@ -138,7 +139,7 @@ def owners(options: argparse.Namespace, store: VersionedSecretStore) -> list[str
             ``secret_owners_missing`` for a database: the application's role
             sees one tenant at a time.
     """
-    from ..kms import SqliteSecretStore
+    from ..kms.secrets import SqliteSecretStore
 
     named = options.tenant
     if named:
@@ -150,7 +151,8 @@ def owners(options: argparse.Namespace, store: VersionedSecretStore) -> list[str
 
 
 def _sqlite_store(path: str, service: KeyService) -> VersionedSecretStore:
-    from ..kms import SqliteDataKeyStore, SqliteSecretStore, TenantCipher
+    from ..kms import SqliteDataKeyStore, TenantCipher
+    from ..kms.secrets import SqliteSecretStore
 
     return SqliteSecretStore(
         path, TenantCipher(service, SqliteDataKeyStore(path), purpose=_PURPOSE)
@@ -183,8 +185,8 @@ def read_secret(path: Path | None, *, exact: bool) -> Secret:
 
         exact: Keep a line break at the end; else one is left out.
     """
-    from ..kms import Secret
     from ..kms._secret import HiddenBytes
+    from ..kms.secrets import Secret
 
     if path is not None:
         with _readable(path):

@@ -30,8 +30,8 @@ from twh_platform.errors import (
     SecretRevokedError,
 )
 from twh_platform.kms._secret import Secret
-from twh_platform.kms._secret_versions import Stage
 from twh_platform.kms.aws import AwsSecretStore
+from twh_platform.kms.secrets._versions import Stage
 from twh_platform.tenancy import Tenant, bind_tenant, require_tenant
 
 NAME = "smtp/password"

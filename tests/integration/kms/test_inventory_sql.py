@@ -18,17 +18,9 @@ import psycopg
 from tests.integration.kms._house import House, built
 from tests.support.postgres_keys import APP, OWNER
 from twh_platform import Tenant, bind_tenant
-from twh_platform.kms import (
-    Keyset,
-    LocalKeyService,
-    Suite,
-    TenantCipher,
-    WrappedKey,
-    inventory_sql,
-    rewrap,
-    sealed_uses,
-)
+from twh_platform.kms import Keyset, LocalKeyService, Suite, TenantCipher, WrappedKey
 from twh_platform.kms._envelope import encode_inline, header_of
+from twh_platform.kms.lifecycle import inventory_sql, rewrap, sealed_uses
 from twh_platform.testing import PostgresServer
 
 TENANTS = ("acme", "globex")

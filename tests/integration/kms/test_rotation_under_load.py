@@ -35,11 +35,9 @@ from twh_platform.kms import (
     Suite,
     TenantCipher,
     create_keyset,
-    ensure_retirable,
-    key_uses,
-    remaining,
 )
 from twh_platform.kms._service import require_result
+from twh_platform.kms.lifecycle import ensure_retirable, key_uses, remaining
 
 TENANTS = ("acme", "globex", "initech")
 KEYS_EACH = 60

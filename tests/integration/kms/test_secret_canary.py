@@ -39,12 +39,11 @@ from twh_platform.errors import (
     KeyServiceUnavailableError,
     PlatformError,
 )
-from twh_platform.kms import (
+from twh_platform.kms import Keyset, LocalKeyService, create_keyset, platform_owner
+from twh_platform.kms.secrets import (
     AsyncCachedSecrets,
     AsyncSecretStore,
     CachedSecrets,
-    Keyset,
-    LocalKeyService,
     MemorySecretStore,
     RotationPolicy,
     RotationTask,
@@ -55,10 +54,8 @@ from twh_platform.kms import (
     SqliteSecretStore,
     Stage,
     backup_secrets,
-    create_keyset,
     migrate_column,
     migrate_env_file,
-    platform_owner,
     restore_secrets,
     rotate_due,
     rotate_secret,
@@ -428,7 +425,7 @@ def test_rotations_that_fail(witness, monkeypatch):
     store = MemorySecretStore()
     store.put("key", SECRET, policy=POLICY)
     store.put("plain", SECRET)
-    monkeypatch.setattr("twh_platform.kms._secret_versions.is_due", lambda *_, **__: True)
+    monkeypatch.setattr("twh_platform.kms.secrets._versions.is_due", lambda *_, **__: True)
     witness.fails(lambda: rotate_secret(store, "plain"))
     witness.fails(lambda: rotate_secret(store, "none"))
     late = MemorySecretStore()
@@ -553,7 +550,7 @@ def test_the_command_line(witness, tmp_path, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr("sys.stdin", Stdin())
-    monkeypatch.setattr("twh_platform.kms.SqliteSecretStore._save", boom)
+    monkeypatch.setattr("twh_platform.kms.secrets.SqliteSecretStore._save", boom)
     witness.fails(lambda: main(["secrets", "put", "key"]))
 
 

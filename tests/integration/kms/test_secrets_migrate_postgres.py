@@ -13,8 +13,9 @@ pytest.importorskip("cryptography")
 pytest.importorskip("psycopg")
 
 from twh_platform.errors import BackendUnavailableError
-from twh_platform.kms import MemorySecretStore, Secret, migrate_column, platform_owner
-from twh_platform.kms._psycopg_migrate import PostgresColumn
+from twh_platform.kms import platform_owner
+from twh_platform.kms.secrets import MemorySecretStore, Secret, migrate_column
+from twh_platform.kms.secrets._psycopg_migrate import PostgresColumn
 from twh_platform.tenancy import Tenant, bind_tenant
 from twh_platform.testing import PostgresDatabase
 

@@ -22,14 +22,13 @@ from twh_platform import Tenant, bind_tenant
 from twh_platform.errors import KeyDestroyedError
 from twh_platform.kms import (
     DataKeyStore,
-    FileShredJournal,
     LocalKeyService,
     SqliteDataKeyStore,
     TenantCipher,
     create_keyset,
-    shred,
     to_text,
 )
+from twh_platform.kms.lifecycle import FileShredJournal, shred
 
 PROCESSES = 4
 MAX_AGE = 2.0

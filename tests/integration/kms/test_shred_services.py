@@ -13,16 +13,8 @@ pytest.importorskip("cryptography")
 from tests.support.key_services import KEY_SERVICES, Subject
 from twh_platform import Tenant, bind_tenant
 from twh_platform.errors import KeyServiceError
-from twh_platform.kms import (
-    Capability,
-    KeyState,
-    MemoryDataKeyStore,
-    MemoryShredJournal,
-    TenantCipher,
-    receipt_text,
-    shred,
-    verify_receipt,
-)
+from twh_platform.kms import Capability, KeyState, MemoryDataKeyStore, TenantCipher
+from twh_platform.kms.lifecycle import MemoryShredJournal, receipt_text, shred, verify_receipt
 
 NEEDED = Capability.TENANT_KEYS | Capability.DESTROY | Capability.MAC
 

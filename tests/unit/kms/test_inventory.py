@@ -21,6 +21,11 @@ from twh_platform.kms import (
     MemoryDataKeyStore,
     Suite,
     WrappedKey,
+    to_text,
+)
+from twh_platform.kms._envelope import encode_inline, header_of
+from twh_platform.kms._service import require_result
+from twh_platform.kms.lifecycle import (
     ensure_retirable,
     inventory_sql,
     key_uses,
@@ -28,10 +33,7 @@ from twh_platform.kms import (
     rewrap,
     sealed_uses,
     tenants_of,
-    to_text,
 )
-from twh_platform.kms._envelope import encode_inline, header_of
-from twh_platform.kms._service import require_result
 
 
 def add(service: LocalKeyService, store: MemoryDataKeyStore, tenant_id: str) -> bytes:

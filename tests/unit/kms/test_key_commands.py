@@ -14,13 +14,8 @@ pytest.importorskip("cryptography")
 from twh_platform import Tenant, bind_tenant
 from twh_platform.cli import main
 from twh_platform.cli._progress import ProgressBar
-from twh_platform.kms import (
-    JobProgress,
-    LocalKeyService,
-    SqliteDataKeyStore,
-    TenantCipher,
-    create_keyset,
-)
+from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, create_keyset
+from twh_platform.kms.lifecycle import JobProgress
 
 
 class Place:

@@ -15,19 +15,16 @@ from twh_platform import Tenant, bind_tenant
 from twh_platform.errors import KeyServiceUnavailableError
 from twh_platform.kms import (
     DataKeyState,
-    JobProgress,
     Keyset,
     LocalKeyService,
     MemoryDataKeyStore,
-    SealedRow,
     Suite,
     TenantCipher,
     from_text,
-    reencrypt,
-    retire_data_keys,
     to_text,
 )
 from twh_platform.kms._envelope import parse
+from twh_platform.kms.lifecycle import JobProgress, SealedRow, reencrypt, retire_data_keys
 
 
 class Table:

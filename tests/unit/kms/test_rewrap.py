@@ -28,12 +28,11 @@ from twh_platform.kms import (
     Keyset,
     LocalKeyService,
     MemoryDataKeyStore,
-    remaining,
-    rewrap,
 )
 from twh_platform.kms._announcements import DataKeysRewrapped
-from twh_platform.kms._jobs import JobProgress
 from twh_platform.kms._service import require_result
+from twh_platform.kms.lifecycle import remaining, rewrap
+from twh_platform.kms.lifecycle._jobs import JobProgress
 from twh_platform.tenancy import current_tenant
 
 

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("cryptography")
 
 from twh_platform.errors import ConfigurationError, SecretError
-from twh_platform.kms import Secret, SecretValue, SecretVersion, Stage
 from twh_platform.kms._secret import HiddenBytes
+from twh_platform.kms.secrets import Secret, SecretValue, SecretVersion, Stage
 
 MARK = "mark-4b1f"
 

@@ -21,9 +21,8 @@ from twh_platform.errors import (
     SecretError,
     SecretRevokedError,
 )
-from twh_platform.kms import (
-    Keyset,
-    LocalKeyService,
+from twh_platform.kms import Keyset, LocalKeyService, platform_owner
+from twh_platform.kms.secrets import (
     MemorySecretStore,
     RotationPolicy,
     Secret,
@@ -31,7 +30,6 @@ from twh_platform.kms import (
     SqliteSecretStore,
     Stage,
     backup_secrets,
-    platform_owner,
     restore_secrets,
 )
 from twh_platform.tenancy import Tenant, bind_tenant

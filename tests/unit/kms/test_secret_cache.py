@@ -23,7 +23,7 @@ from twh_platform.errors import (
     SecretNotFoundError,
     SecretRevokedError,
 )
-from twh_platform.kms import (
+from twh_platform.kms.secrets import (
     AsyncCachedSecrets,
     CachedSecrets,
     MemorySecretStore,

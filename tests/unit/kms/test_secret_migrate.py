@@ -18,14 +18,14 @@ from twh_platform.errors import (
     ConfigurationError,
     SecretConflictError,
 )
-from twh_platform.kms import (
+from twh_platform.kms import platform_owner
+from twh_platform.kms.secrets import (
     MemorySecretStore,
     Secret,
     SqliteColumn,
     find_readable,
     migrate_column,
     migrate_env_file,
-    platform_owner,
 )
 from twh_platform.tenancy import Tenant, bind_tenant
 

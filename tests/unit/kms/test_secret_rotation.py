@@ -20,7 +20,8 @@ from twh_platform.errors import (
     SecretConflictError,
     SecretNotFoundError,
 )
-from twh_platform.kms import (
+from twh_platform.kms import platform_owner
+from twh_platform.kms.secrets import (
     FileElection,
     MemorySecretStore,
     RotationPolicy,
@@ -28,7 +29,6 @@ from twh_platform.kms import (
     Secret,
     SecretChanged,
     Stage,
-    platform_owner,
     rotate_due,
     rotate_secret,
 )
@@ -172,7 +172,7 @@ def test_a_round_is_done_by_who_leads(store, tmp_path):
 async def test_the_task_rotates_until_it_is_left(store, clock, monkeypatch):
     """At once, then every interval; it ends with the `async with`."""
     clock.advance(100)
-    monkeypatch.setattr("twh_platform.kms._rotation.utc_now", clock.utc)
+    monkeypatch.setattr("twh_platform.kms.secrets._rotation.utc_now", clock.utc)
 
     async with RotationTask(store, interval=0.01, chance=lambda: 0.5):
         for version in (2, 3):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 pytest.importorskip("cryptography")
 
 from twh_platform.errors import ConfigurationError, SecretError
-from twh_platform.kms import RotationPolicy, SecretState, Stage
-from twh_platform.kms._secret_versions import (
+from twh_platform.kms.secrets import RotationPolicy, SecretState, Stage
+from twh_platform.kms.secrets._versions import (
     DEFAULT_OVERLAP,
     add_version,
     choose_version,

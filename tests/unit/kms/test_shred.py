@@ -30,15 +30,17 @@ from twh_platform.errors import (
 from twh_platform.kms import (
     Capability,
     DataKeyRecord,
-    FileShredJournal,
     KeyContext,
     Keyset,
     KeyState,
     LocalKeyService,
     MemoryDataKeyStore,
+    TenantCipher,
+)
+from twh_platform.kms.lifecycle import (
+    FileShredJournal,
     MemoryShredJournal,
     ShredReceipt,
-    TenantCipher,
     TenantShredded,
     receipt_text,
     shred,

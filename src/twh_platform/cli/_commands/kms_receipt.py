@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         message = f"cannot read {str(options.file)!r}: {error.strerror}"
         raise ConfigurationError(message, code="receipt_unreadable") from error
-    from ...kms import verify_receipt
+    from ...kms.lifecycle import verify_receipt
 
     with key_service(options) as service:
         try:
@@ -51,7 +51,7 @@ def receipt_lines(receipt: object) -> list[str]:
     """
     What a receipt says, for people.
     """
-    from ...kms import ShredReceipt
+    from ...kms.lifecycle import ShredReceipt
 
     if not isinstance(receipt, ShredReceipt):
         raise TypeError

@@ -18,7 +18,8 @@ from .._keys import add_data_keys, add_key_service, add_tenants, data_key_store,
 from .._progress import ProgressBar
 
 if TYPE_CHECKING:
-    from ...kms import JobProgress, KeyService, RewrapReport
+    from ...kms import KeyService
+    from ...kms.lifecycle import JobProgress, RewrapReport
 
 __all__ = ["COMMAND"]
 
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """
     Rewrap, and say what was done and what remains.
     """
-    from ...kms import key_uses, remaining, rewrap, tenants_of
+    from ...kms.lifecycle import key_uses, remaining, rewrap, tenants_of
 
     with key_service(options) as service, data_key_store(options) as store:
         tenants = sorted(set(options.tenant)) or None
@@ -130,7 +131,7 @@ def _read(path: Path | None) -> str | None:
 def _keep(path: Path | None, cursor: str | None) -> None:
     if path is None:
         return
-    from ...kms._shred_journal import replace_durably
+    from ...kms.lifecycle._journal import replace_durably
 
     try:
         if cursor is None:

@@ -48,8 +48,9 @@ def run(options: argparse.Namespace) -> int:
     """
     Shred, write the receipt, and say what is in it.
     """
-    from ...kms import FileShredJournal, KeyState, TenantCipher, receipt_text, shred
-    from ...kms._shred_journal import replace_durably
+    from ...kms import KeyState, TenantCipher
+    from ...kms.lifecycle import FileShredJournal, receipt_text, shred
+    from ...kms.lifecycle._journal import replace_durably
     from ...tenancy._tenant import valid_tenant_id
 
     tenant_id = valid_tenant_id(options.tenant)

@@ -13,7 +13,8 @@ from .._command import FOUND, OK, Command
 from .._keys import add_data_keys, add_key_service, add_tenants, data_key_store, key_service
 
 if TYPE_CHECKING:
-    from ...kms import DataKeyStore, KeyService, KeyUse
+    from ...kms import DataKeyStore, KeyService
+    from ...kms.lifecycle import KeyUse
 
 __all__ = ["COMMAND"]
 
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     with key_service(options) as service, data_key_store(options) as store:
         if options.retire is not None:
             return _retirable(service, store, options.tenant[0], options.retire)
-        from ...kms import key_uses
+        from ...kms.lifecycle import key_uses
 
         for use in key_uses(store, tenants=options.tenant or None):
             version = f"version {use.key_version}" if use.key_version else "no known version"
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _retirable(service: KeyService, store: DataKeyStore, tenant_id: str, version: int) -> int:
-    from ...kms import ensure_retirable
+    from ...kms.lifecycle import ensure_retirable
 
     try:
         ensure_retirable(service, store, tenant_id, version)

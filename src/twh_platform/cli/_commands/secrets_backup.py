@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """
     Write the file, and say what is in it.
     """
-    from ...kms import backup_secrets
+    from ...kms.secrets import backup_secrets
 
     with store_and_service(options) as (store, service):
         backup, report = backup_secrets(store, service, owners(options, store))

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     """
     Write the value, byte for byte.
     """
-    from ...kms import Stage
+    from ...kms.secrets import Stage
 
     with secret_store(options) as store, owner(options):
         found = store.get(options.name, stage=Stage(options.stage), version=options.version)

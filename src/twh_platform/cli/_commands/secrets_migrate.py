@@ -14,7 +14,7 @@ from .._command import FOUND, OK, Command
 from .._secrets import add_owner, add_store, owner, secret_store
 
 if TYPE_CHECKING:
-    from ...kms import ColumnSource, MigrationReport, VersionedSecretStore
+    from ...kms.secrets import ColumnSource, MigrationReport, VersionedSecretStore
 
 __all__ = ["COMMAND"]
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace, store: VersionedSecretStore) -> MigrationReport:
-    from ...kms import migrate_column, migrate_env_file
+    from ...kms.secrets import migrate_column, migrate_env_file
 
     if options.env is not None:
         names = dict(map(_variable, options.variable))
@@ -92,10 +92,10 @@ def _source(options: argparse.Namespace) -> ColumnSource:
         message = "--column is TABLE.COLUMN"
         raise ConfigurationError(message, code="migration_source_invalid")
     if options.postgres is not None:
-        from ...kms._psycopg_migrate import PostgresColumn
+        from ...kms.secrets._psycopg_migrate import PostgresColumn
 
         return PostgresColumn(options.postgres, table, column, key=options.key, owner=options.owner)
-    from ...kms import SqliteColumn
+    from ...kms.secrets import SqliteColumn
 
     return SqliteColumn(options.sqlite, table, column, key=options.key, owner=options.owner)
 

@@ -23,7 +23,7 @@ from .._secrets import (
 )
 
 if TYPE_CHECKING:
-    from ...kms import RotationPolicy
+    from ...kms.secrets import RotationPolicy
 
 __all__ = ["COMMAND"]
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """
     Keep it, and say under which number.
     """
-    from ...kms import Secret, Stage
+    from ...kms.secrets import Secret, Stage
 
     policy = _policy(options)
     if options.random:
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _policy(options: argparse.Namespace) -> RotationPolicy | None:
-    from ...kms import RotationPolicy
+    from ...kms.secrets import RotationPolicy
 
     if options.every is None:
         return None

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """
     Restore all of it, or nothing.
     """
-    from ...kms import restore_secrets
+    from ...kms.secrets import restore_secrets
 
     try:
         backup = options.file.read_bytes()

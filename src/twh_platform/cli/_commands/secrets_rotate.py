@@ -13,7 +13,7 @@ from .._command import FOUND, OK, Command
 from .._secrets import add_owner, add_store, owner, owner_of, owners, secret_store, version_line
 
 if TYPE_CHECKING:
-    from ...kms import VersionedSecretStore
+    from ...kms.secrets import VersionedSecretStore
 
 __all__ = ["COMMAND"]
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.due == (options.name is not None):
         raise ConfigurationError("give a name or --due", code="secret_rotation_unclear")
-    from ...kms import rotate_secret
+    from ...kms.secrets import rotate_secret
 
     with secret_store(options) as store:
         if options.due:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rotate_due(store: VersionedSecretStore, options: argparse.Namespace) -> int:
-    from ...kms import rotate_due
+    from ...kms.secrets import rotate_due
 
     failures = 0
     for owner_id in owners(options, store):

@@ -28,8 +28,8 @@ from ...errors import (
     SecretError,
     SecretNotFoundError,
 )
-from .._secret_store import VersionedSecretStore, utc_now
-from .._secret_versions import SecretState, Stage, read_state, write_state
+from ..secrets._store import VersionedSecretStore, utc_now
+from ..secrets._versions import SecretState, Stage, read_state, write_state
 from ._clients import Clients
 from ._faults import SECRETS
 

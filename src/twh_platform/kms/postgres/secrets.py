@@ -13,9 +13,9 @@ from typing import Any
 from ..._extras import missing_extra
 from ...errors import BackendUnavailableError, SecretError
 from .._secret import Secret
-from .._secret_sqlite import Sealer, open_secret, seal_secret
-from .._secret_store import VersionedSecretStore, utc_now
-from .._secret_versions import (
+from ..secrets._sqlite import Sealer, open_secret, seal_secret
+from ..secrets._store import VersionedSecretStore, utc_now
+from ..secrets._versions import (
     SecretState,
     SecretVersion,
     Stage,

@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from ...errors import KeyServiceError
 from .._secret import HiddenBytes
-from .._secret_store import VersionedSecretStore
-from .._secret_versions import SecretState, read_state, write_state
+from ..secrets._store import VersionedSecretStore
+from ..secrets._versions import SecretState, read_state, write_state
 from ._auth import VaultAuth
 from ._session import VaultSession
 from ._status import VaultRequestRefusedError, error_of

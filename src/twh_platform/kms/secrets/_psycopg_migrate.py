@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from .._extras import missing_extra
-from ..errors import BackendUnavailableError
-from ._secret import LONGEST_SECRET_BYTES, HiddenBytes, Secret
-from ._secret_migrate import REFERENCE, ReadableRow, Sighting, find_in_rows, refuse_long
+from ..._extras import missing_extra
+from ...errors import BackendUnavailableError
+from .._secret import LONGEST_SECRET_BYTES, HiddenBytes, Secret
+from ._migrate import REFERENCE, ReadableRow, Sighting, find_in_rows, refuse_long
 
 try:
     import psycopg

@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from ..errors import (
+from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
     SecretConflictError,
     SecretNotFoundError,
 )
-from ..tenancy._context import bind_tenant
-from ..tenancy._tenant import Tenant
-from ._owner import PLATFORM, platform_owner
-from ._secret import LONGEST_SECRET_BYTES, HiddenBytes, Secret
-from ._secret_store import SecretStore
-from ._secret_versions import valid_secret_name
+from ...tenancy._context import bind_tenant
+from ...tenancy._tenant import Tenant
+from .._owner import PLATFORM, platform_owner
+from .._secret import LONGEST_SECRET_BYTES, HiddenBytes, Secret
+from ._store import SecretStore
+from ._versions import valid_secret_name
 
 __all__ = [
     "REFERENCE",

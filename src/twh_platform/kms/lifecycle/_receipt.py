@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import DecryptionError
-from ._service import KeyService, KeyState, Mac
+from ...errors import DecryptionError
+from .._service import KeyService, KeyState, Mac
 
 __all__ = [
     "RECEIPT_KEY",

@@ -21,17 +21,17 @@ from datetime import datetime
 from functools import partial
 from typing import Self, TypeAlias
 
-from ..errors import (
+from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
     PlatformError,
     SecretConflictError,
 )
-from ._clock import elapsed
-from ._owner import require_owner
-from ._secret import Secret
-from ._secret_store import SecretStore, accepted_values, announce_read, utc_now
-from ._secret_versions import RotationPolicy, SecretValue, SecretVersion, Stage, valid_secret_name
+from .._clock import elapsed
+from .._owner import require_owner
+from .._secret import Secret
+from ._store import SecretStore, accepted_values, announce_read, utc_now
+from ._versions import RotationPolicy, SecretValue, SecretVersion, Stage, valid_secret_name
 
 __all__ = ["AsyncCachedSecrets", "CachedSecrets"]
 

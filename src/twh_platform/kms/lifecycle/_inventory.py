@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..errors import ConfigurationError, DecryptionError, KeyServiceError
-from ._data_keys import DataKeyState, DataKeyStore
-from ._envelope import Suite, from_text, parse_head
+from ...errors import ConfigurationError, DecryptionError, KeyServiceError
+from .._data_keys import DataKeyState, DataKeyStore
+from .._envelope import Suite, from_text, parse_head
+from .._service import KeyService, WrappedKey
 from ._jobs import as_owner
-from ._service import KeyService, WrappedKey
 
 __all__ = [
     "KeyUse",

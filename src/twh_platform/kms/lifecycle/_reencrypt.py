@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Protocol
 
-from ..errors import DecryptionError, KeyServiceError
-from ._data_keys import DataKeyState, DataKeyStore
-from ._envelope import Suite, from_text, parse, to_text
+from ...errors import DecryptionError, KeyServiceError
+from .._data_keys import DataKeyState, DataKeyStore
+from .._envelope import Suite, from_text, parse, to_text
 from ._jobs import JobProgress, Pace, as_owner
 
 __all__ = ["ReencryptReport", "SealedRow", "reencrypt", "retire_data_keys"]

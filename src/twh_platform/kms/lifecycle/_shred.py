@@ -30,8 +30,8 @@ from datetime import datetime
 from secrets import token_bytes
 from typing import Any, NoReturn, Protocol
 
-from .._signals import announce
-from ..errors import (
+from ..._signals import announce
+from ...errors import (
     DecryptionError,
     KeyDestroyedError,
     KeyNotFoundError,
@@ -39,14 +39,13 @@ from ..errors import (
     KeyServiceUnavailableError,
     KeyUnsupportedError,
 )
-from ..tenancy._tenant import valid_tenant_id
-from ._announcements import TenantShredded
-from ._clock import elapsed
-from ._context import DATA_KEY_ID_BYTES, KeyContext
-from ._data_keys import DataKeyStore, utc_now
-from ._jobs import as_owner
-from ._owner import PLATFORM
-from ._service import (
+from ...tenancy._tenant import valid_tenant_id
+from .._announcements import TenantShredded
+from .._clock import elapsed
+from .._context import DATA_KEY_ID_BYTES, KeyContext
+from .._data_keys import DataKeyStore, utc_now
+from .._owner import PLATFORM
+from .._service import (
     Capability,
     KeyInfo,
     KeyService,
@@ -54,8 +53,9 @@ from ._service import (
     WrappedKey,
     require_result,
 )
-from ._shred_journal import ShredJournal
-from ._shred_receipt import ShredReceipt, signed, time_of, time_text, verified
+from ._jobs import as_owner
+from ._journal import ShredJournal
+from ._receipt import ShredReceipt, signed, time_of, time_text, verified
 
 __all__ = ["shred"]
 

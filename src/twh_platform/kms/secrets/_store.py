@@ -24,18 +24,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
 
-from .._signals import announce, has_listeners
-from ..errors import (
+from ..._signals import announce, has_listeners
+from ...errors import (
     BackendUnavailableError,
     PlatformError,
     SecretConflictError,
     SecretNotFoundError,
     SecretRevokedError,
 )
-from ._announcements import SecretChanged, SecretRead
-from ._owner import require_owner
-from ._secret import HiddenBytes, Secret
-from ._secret_versions import (
+from .._announcements import SecretChanged, SecretRead
+from .._owner import require_owner
+from .._secret import HiddenBytes, Secret
+from ._versions import (
     RotationPolicy,
     SecretState,
     SecretValue,

@@ -20,13 +20,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ..errors import (
+from ...errors import (
     ConfigurationError,
     SecretConflictError,
     SecretNotFoundError,
     SecretRevokedError,
 )
-from ._secret import FORMS, Secret
+from .._secret import FORMS, Secret
 
 __all__ = [
     "DEFAULT_OVERLAP",

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
-from .._signals import announce, has_listeners
-from ..errors import ConfigurationError, KeyServiceError
-from ._announcements import DataKeysRewrapped
-from ._context import DATA_KEY_ID_BYTES, KeyContext
-from ._data_keys import DataKeyRecord, DataKeyState, DataKeyStore
+from ..._signals import announce, has_listeners
+from ...errors import ConfigurationError, KeyServiceError
+from .._announcements import DataKeysRewrapped
+from .._context import DATA_KEY_ID_BYTES, KeyContext
+from .._data_keys import DataKeyRecord, DataKeyState, DataKeyStore
+from .._service import Capability, KeyInfo, KeyService, Result, WrappedKey
 from ._inventory import remaining, tenants_of
 from ._jobs import JobProgress, Pace, as_owner
-from ._service import Capability, KeyInfo, KeyService, Result, WrappedKey
 
 __all__ = ["RewrapReport", "rewrap"]
 

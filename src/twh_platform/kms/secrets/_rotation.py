@@ -21,8 +21,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias
 
-from .._signals import announce
-from ..errors import (
+from ..._signals import announce
+from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
     PlatformError,
@@ -30,12 +30,12 @@ from ..errors import (
     SecretNotFoundError,
     SecretRevokedError,
 )
-from ..tenancy._carry import create_clean_task
-from ._announcements import SecretChanged
-from ._owner import platform_owner, require_owner
-from ._secret import Secret
-from ._secret_store import SecretStore, utc_now
-from ._secret_versions import RotationPolicy, SecretState, SecretVersion, Stage, is_due
+from ...tenancy._carry import create_clean_task
+from .._announcements import SecretChanged
+from .._owner import platform_owner, require_owner
+from .._secret import Secret
+from ._store import SecretStore, utc_now
+from ._versions import RotationPolicy, SecretState, SecretVersion, Stage, is_due
 
 __all__ = [
     "Election",

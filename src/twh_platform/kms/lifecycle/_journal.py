@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 __all__ = ["FileShredJournal", "MemoryShredJournal", "ShredJournal"]
 

@@ -28,22 +28,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from ..errors import (
+from ...errors import (
     ConfigurationError,
     DecryptionError,
     KeyDestroyedError,
     SecretError,
 )
-from ..tenancy._context import bind_tenant
-from ..tenancy._tenant import Tenant
-from ._context import DATA_KEY_ID_BYTES, KeyContext, length_prefixed
-from ._envelope import Suite, bound_tail, parse
-from ._owner import PLATFORM, platform_owner, require_owner
-from ._secret import HiddenBytes, Secret
-from ._secret_store import announce_read, utc_now
-from ._secret_versions import SecretState, read_state, write_state
-from ._service import KeyService, require_result
-from ._suites import Keys
+from ...tenancy._context import bind_tenant
+from ...tenancy._tenant import Tenant
+from .._context import DATA_KEY_ID_BYTES, KeyContext, length_prefixed
+from .._envelope import Suite, bound_tail, parse
+from .._owner import PLATFORM, platform_owner, require_owner
+from .._secret import HiddenBytes, Secret
+from .._service import KeyService, require_result
+from .._suites import Keys
+from ._store import announce_read, utc_now
+from ._versions import SecretState, read_state, write_state
 
 __all__ = ["BackupReport", "RestoringStore", "backup_secrets", "restore_secrets"]
 

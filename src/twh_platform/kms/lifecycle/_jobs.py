@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from ..errors import ConfigurationError
-from ..tenancy._context import bind_tenant
-from ..tenancy._tenant import Tenant
-from ._owner import PLATFORM, platform_owner
+from ...errors import ConfigurationError
+from ...tenancy._context import bind_tenant
+from ...tenancy._tenant import Tenant
+from .._owner import PLATFORM, platform_owner
 
 __all__ = ["JobProgress", "Pace", "as_owner"]
 

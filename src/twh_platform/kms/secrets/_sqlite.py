@@ -20,10 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BackendUnavailableError, ConfigurationError
-from ._secret import Secret
-from ._secret_store import VersionedSecretStore, utc_now
-from ._secret_versions import SecretState, read_state, write_state
+from ...errors import BackendUnavailableError, ConfigurationError
+from .._secret import Secret
+from ._store import VersionedSecretStore, utc_now
+from ._versions import SecretState, read_state, write_state
 
 __all__ = ["Sealer", "SqliteSecretStore", "open_secret", "seal_secret"]
 
