@@ -137,6 +137,10 @@ def layer(module: str) -> str:
         return "middleware"
     if ".".join(parts[:2]) in ROOMS:
         return "room"
+    return _layer_in_capability(parts)
+
+
+def _layer_in_capability(parts: list[str]) -> str:
     if len(parts) > 2 or not parts[1].startswith("_"):
         return "technology"
     return "seam" if parts[1].startswith(SEAMS) else "middle"
