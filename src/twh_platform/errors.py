@@ -28,6 +28,8 @@ Every error that `twh_platform` raises on purpose.
     │   ├── SecretNotFoundError     no secret, version or stage of that name
     │   ├── SecretConflictError     somebody else changed it first
     │   └── SecretRevokedError      that version was revoked, or has expired
+    ├── WebhookError                a webhook is not what it claims to be, or cannot be signed
+    │   └── WebhookUsageError       what was given to sign or verify is of the wrong type
     └── BackendUnavailableError     a remote part did not answer; trying again may help
 
 Each class has a `code`: a stable string for logs, metrics and problem
@@ -67,6 +69,8 @@ __all__ = [
     "TenantSuspendedError",
     "TenantUnresolvedError",
     "UnsafeLoginError",
+    "WebhookError",
+    "WebhookUsageError",
 ]
 
 
@@ -366,3 +370,23 @@ class SecretRevokedError(SecretError):
     """
 
     code = "secret_revoked"
+
+
+class WebhookError(PlatformError):
+    """
+    A webhook is not what it claims to be, or cannot be signed.
+
+    The code is for our logs.  Whoever sent the request gets one answer for all of
+    them.  No message has a part of the body, of a secret, or of the signature that
+    would have been right.
+    """
+
+    code = "webhook_invalid"
+
+
+class WebhookUsageError(WebhookError, TypeError):
+    """
+    What was given to sign or to verify is of the wrong type: a body as text, say.
+    """
+
+    code = "webhook_usage_invalid"

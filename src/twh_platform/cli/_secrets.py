@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._files import replace_file
 from ..errors import ConfigurationError
 from ._keys import add_key_service, key_service
 
@@ -226,17 +227,8 @@ def write_private(content: bytes, path: Path) -> None:
     """
     Write a file of mode 600 in one step, in the place of what is there.
     """
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
     with _readable(path):
-        try:
-            handle = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(path)
-        finally:
-            staged.unlink(missing_ok=True)
+        replace_file(path, content)
 
 
 def version_line(version: SecretVersion) -> str:

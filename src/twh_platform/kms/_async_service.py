@@ -5,11 +5,9 @@ A key service for a running event loop: its calls, in a bounded number of thread
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Self
 
 from ..errors import KeyServiceUnavailableError
 from ._context import KeyContext
@@ -23,11 +21,9 @@ from ._service import (
     Result,
     WrappedKey,
 )
+from ._threads import TimedThreads
 
 __all__ = ["AsyncKeyService"]
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class AsyncKeyService:
@@ -48,8 +44,8 @@ class AsyncKeyService:
 
     def __init__(self, service: KeyService, *, threads: int = 8, seconds: float = 10.0) -> None:
         self._service = service
-        self._seconds = seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="twh-key-service")
+        late = partial(_late, service.name, seconds)
+        self._threads = TimedThreads(threads, name="twh-key-service", seconds=seconds, late=late)
 
     @property
     def name(self) -> str:
@@ -69,19 +65,19 @@ class AsyncKeyService:
         """
         See `KeyService.generate`.
         """
-        return await self._run(self._service.generate, contexts)
+        return await self._threads.run(self._service.generate, contexts)
 
     async def wrap(self, keys: Sequence[tuple[bytes, KeyContext]]) -> list[Result[WrappedKey]]:
         """
         See `KeyService.wrap`.
         """
-        return await self._run(self._service.wrap, keys)
+        return await self._threads.run(self._service.wrap, keys)
 
     async def unwrap(self, keys: Sequence[tuple[WrappedKey, KeyContext]]) -> list[Result[bytes]]:
         """
         See `KeyService.unwrap`.
         """
-        return await self._run(self._service.unwrap, keys)
+        return await self._threads.run(self._service.unwrap, keys)
 
     async def rewrap(
         self, keys: Sequence[tuple[WrappedKey, KeyContext]]
@@ -89,70 +85,73 @@ class AsyncKeyService:
         """
         See `KeyService.rewrap`.
         """
-        return await self._run(self._service.rewrap, keys)
+        return await self._threads.run(self._service.rewrap, keys)
 
     async def mac(self, message: bytes, *, key: str) -> Mac:
         """
         See `KeyService.mac`.
         """
-        return await self._run(self._service.mac, message, key=key)
+        return await self._threads.run(self._service.mac, message, key=key)
 
     async def verify_mac(self, message: bytes, mac: Mac, *, key: str) -> None:
         """
         See `KeyService.verify_mac`.
         """
-        return await self._run(self._service.verify_mac, message, mac, key=key)
+        return await self._threads.run(self._service.verify_mac, message, mac, key=key)
 
     async def create(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.create`.
         """
-        return await self._run(self._service.create, tenant_id)
+        return await self._threads.run(self._service.create, tenant_id)
 
     async def rotate(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.rotate`.
         """
-        return await self._run(self._service.rotate, tenant_id)
+        return await self._threads.run(self._service.rotate, tenant_id)
 
     async def disable(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.disable`.
         """
-        return await self._run(self._service.disable, tenant_id)
+        return await self._threads.run(self._service.disable, tenant_id)
 
     async def enable(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.enable`.
         """
-        return await self._run(self._service.enable, tenant_id)
+        return await self._threads.run(self._service.enable, tenant_id)
 
     async def destroy(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.destroy`.
         """
-        return await self._run(self._service.destroy, tenant_id)
+        return await self._threads.run(self._service.destroy, tenant_id)
 
     async def describe(self, tenant_id: str) -> KeyInfo:
         """
         See `KeyService.describe`.
         """
-        return await self._run(self._service.describe, tenant_id)
+        return await self._threads.run(self._service.describe, tenant_id)
 
     async def health(self) -> Health:
         """
         See `KeyService.health`.  One that does not answer in time is not healthy.
         """
         try:
-            return await self._run(self._service.health)
+            return await self._threads.run(self._service.health)
         except KeyServiceUnavailableError as error:
-            return Health(ok=False, seconds=self._seconds, code=error.code)
+            return Health(ok=False, seconds=self._threads.seconds, code=error.code)
 
     async def aclose(self) -> None:
         """
         Close the service; calls that still run are not waited for.
+
+        One that has not begun is refused, as are later ones: with
+        `twh_platform.errors.ConfigurationError`, code ``async_closed``.
         """
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         await asyncio.to_thread(self._service.close)
 
     async def __aenter__(self) -> Self:
@@ -161,14 +160,6 @@ class AsyncKeyService:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        # The tenant, and a trace, follow into the thread.
-        work: Callable[[], Any] = partial(contextvars.copy_context().run, call, *args, **kwargs)
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        done, _ = await asyncio.wait((running,), timeout=self._seconds)
-        if not done:
-            running.cancel()
-            message = f"key service {self.name!r} did not answer within {self._seconds:g} s"
-            raise KeyServiceUnavailableError(message)
-        result: T = running.result()
-        return result
+
+def _late(name: str, seconds: float) -> KeyServiceUnavailableError:
+    return KeyServiceUnavailableError(f"key service {name!r} did not answer within {seconds:g} s")

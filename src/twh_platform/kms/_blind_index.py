@@ -12,6 +12,7 @@ uncertain, and a search has to open what it finds and compare.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import unicodedata
 from collections.abc import Callable
@@ -200,8 +201,7 @@ class AsyncBlindIndex:
     The twin of a `BlindIndex` for a running event loop.
 
     Args:
-        index: The blocking one; `BlindIndex.begin_rotation` and
-            `BlindIndex.end_rotation` are its own.
+        index: The blocking one.
     """
 
     def __init__(self, index: BlindIndex) -> None:
@@ -220,6 +220,18 @@ class AsyncBlindIndex:
         """
         tenant = require_owner()
         return self._index._candidates(tenant, await self._index._ring_async(tenant), text)  # noqa: SLF001 - its twin
+
+    async def begin_rotation(self) -> datetime:
+        """
+        See `BlindIndex.begin_rotation`, in a thread; cancelled, it may have begun all the same.
+        """
+        return await asyncio.to_thread(self._index.begin_rotation)
+
+    async def end_rotation(self) -> int:
+        """
+        See `BlindIndex.end_rotation`, in a thread; cancelled, it may have ended all the same.
+        """
+        return await asyncio.to_thread(self._index.end_rotation)
 
 
 def _age(record: DataKeyRecord) -> tuple[datetime, bytes]:

@@ -15,15 +15,14 @@ nobody.  A child of `fork` begins with an empty cache.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import copy
 import math
 import random
 import threading
 from collections.abc import Callable, Generator, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ..errors import (
@@ -39,6 +38,7 @@ from ._clock import elapsed
 from ._deadline import no_deadline, time_left
 from ._forks import reset_after_fork
 from ._tails import tail_prefix
+from ._threads import Threads, answer
 
 __all__ = ["CachePolicy", "CacheStats", "DataKeyCache", "Entry", "Steps", "TenantKeys"]
 
@@ -313,7 +313,8 @@ class DataKeyCache:
     ) -> None:
         self.policy = policy
         self.clock = clock
-        self._chance, self._threads, self._seconds = chance, threads, seconds
+        self._chance, self._seconds = chance, seconds
+        self._threads = Threads(threads, name="twh-data-keys")
         self.tenants: dict[str, TenantKeys] = {}
         self._closed = False
         self._counts: dict[str, int] = {}
@@ -327,7 +328,6 @@ class DataKeyCache:
         What counts the uses of a data key would otherwise count in two places.
         """
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
         # In place: hot paths have hold of it.
         self.tenants.clear()
         # By the time of their validation; what tenants seal with goes last.
@@ -451,10 +451,8 @@ class DataKeyCache:
         self.clear()
         with self._lock:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            # What is queued runs on: somebody may be waiting for it.
-            pool.shutdown(wait=False)
+        # What is queued runs on: somebody may be waiting for it.
+        self._threads.close(cancel=False)
 
     def drop(self, held: TenantKeys, entry: Entry) -> None:
         """
@@ -476,8 +474,7 @@ class DataKeyCache:
     def _find(self, wanted: _Wanted) -> Entry | Turn:
         with self._lock:
             if self._closed:
-                message = "this cipher is closed"
-                raise ConfigurationError(message, code="cipher_closed")
+                raise _closed()
             now = self.clock()
             held = self._held(wanted.tenant.id)
             slot = wanted.slot
@@ -529,12 +526,7 @@ class DataKeyCache:
         self._count("refreshes")
         self._in_flight += 1
         work = held.loads[wanted.key] = _Work(wanted, held, now)
-        self._submit(work)
-
-    def _submit(self, work: _Work) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="twh-data-keys")
-        self._pool.submit(contextvars.copy_context().run, self._load_alone, work)
+        self._threads.submit(partial(self._load_alone, work))
 
     def _load_alone(self, work: _Work) -> None:
         with no_deadline():
@@ -669,18 +661,10 @@ class DataKeyCache:
             raise _late(work.tenant.id) from None
 
     async def _take_async(self, work: _Work, mine: bool) -> Entry | BaseException:  # noqa: FBT001 - a turn
-        if mine:
-            with self._lock:
-                self._submit(work)
-        future = asyncio.wrap_future(work.future)
-        try:
-            done, _ = await asyncio.wait((future,), timeout=time_left(self._seconds))
-        finally:
-            # Only this waiter's own future ends; the load's cannot be cancelled.
-            future.cancel()
-        if not done:
-            raise _late(work.tenant.id)
-        return future.result()
+        if mine and self._threads.submit(partial(self._load_alone, work)).cancelled():
+            self._settle(work, _closed())  # it was closed since
+        late = partial(_late, work.tenant.id)
+        return await answer(work.future, seconds=self._seconds, late=late)
 
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
@@ -698,6 +682,10 @@ def _fresh_error(error: E) -> E:
     again.__cause__ = error.__cause__
     again.__suppress_context__ = True
     return again
+
+
+def _closed() -> ConfigurationError:
+    return ConfigurationError("this cipher is closed", code="cipher_closed")
 
 
 def _late(tenant_id: str) -> KeyServiceUnavailableError:

@@ -292,6 +292,7 @@ class AsyncTenantCipher:
         cipher = AsyncTenantCipher(TenantCipher(service, store))
         sealed = await cipher.seal(b"GB29 NWBK", {"column": "iban", "row": "42"})
 
+    The tenant is the one that is bound where a call is awaited or made a task.
     With the data key at hand it works at once in the loop; what is above
     1 MiB goes to a thread.  Data keys are loaded in threads of the cipher.  A
     task that is cancelled while it waits disturbs none that wait for the same.

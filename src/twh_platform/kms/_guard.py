@@ -35,6 +35,9 @@ R = TypeVar("R")
 _Again: TypeAlias = Callable[[KeyServiceError], bool]
 
 _MANY_TENANTS = 10_000
+# Told of one key by a service that answers: whoever holds that key could keep
+# everybody else from the service, if it counted as a failure of the service.
+_OF_ONE_KEY = "key_unavailable"
 
 
 class CallBudget:
@@ -329,11 +332,11 @@ class GuardedKeyService:
         probe = self._admitted()
         try:
             answer = call()
-        except KeyServiceUnavailableError as error:
-            self._failed(error, probe=probe)
-            raise
-        except KeyServiceError:
-            self._succeeded(probe=probe)
+        except KeyServiceError as error:
+            if _is_silence(error):
+                self._failed(error, probe=probe)
+            else:
+                self._succeeded(probe=probe)
             raise
         except BaseException:
             with self._lock:
@@ -354,7 +357,7 @@ class GuardedKeyService:
         message = f"key service {self.name!r} did not answer, and is left alone for a while"
         raise KeyServiceUnavailableError(message, code="key_service_resting")
 
-    def _failed(self, error: KeyServiceUnavailableError, *, probe: bool) -> None:
+    def _failed(self, error: KeyServiceError, *, probe: bool) -> None:
         with self._lock:
             was_open = self._breaker.is_open
             self._breaker.failed(self._clock(), probe=probe)
@@ -497,14 +500,18 @@ def _asked_to_wait(error: KeyServiceError) -> float:
     return error.retry_after if isinstance(error, KeyServiceThrottledError) else 0.0
 
 
-def _unanswered(answer: object) -> KeyServiceUnavailableError | None:
+def _unanswered(answer: object) -> KeyServiceError | None:
     # A batch of which one item was answered is an answer.
     if not isinstance(answer, list) or not answer:
         return None
-    if all(isinstance(one, KeyServiceUnavailableError) for one in answer):
-        first: KeyServiceUnavailableError = answer[0]
+    if all(_is_silence(one) for one in answer):
+        first: KeyServiceError = answer[0]
         return first
     return None
+
+
+def _is_silence(result: object) -> bool:
+    return isinstance(result, KeyServiceUnavailableError) and result.code != _OF_ONE_KEY
 
 
 def _outcome(item: Any, result: object) -> tuple[str | None, str | None]:

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import threading
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .._files import remove_left_over, replace_file, staged_file
 from ..errors import ConfigurationError, KeyServiceUnavailableError, KeyUnsupportedError
 from ._deadline import time_left
 from ._forks import reset_after_fork
@@ -238,10 +238,9 @@ def create_keyset(
         del passphrase
     document = encode_keyset(keyset, secret)
     try:
-        with _staged(target, document) as name:
+        with staged_file(target, document) as staged:
             # Unlike a replacement, a link does not overwrite what came in between.
-            os.link(name, target)
-            name.unlink()
+            os.link(staged, target)
     except FileExistsError:
         message = f"there is a keyset at {str(path)!r} already"
         raise ConfigurationError(message, code="keyset_exists") from None
@@ -342,35 +341,10 @@ def _wait_for(descriptor: int, path: Path) -> None:
 def _replace(path: Path, document: bytes) -> None:
     try:
         # What a killed process left may hold keys that are destroyed by now.
-        for left in path.parent.glob(f".{path.name}.*.tmp"):
-            left.unlink(missing_ok=True)
-        with _staged(path, document) as name:
-            name.replace(path)
+        remove_left_over(path)
+        replace_file(path, document)
     except OSError as error:
         raise _unwritable(path, error) from error
-
-
-@contextlib.contextmanager
-def _staged(path: Path, document: bytes) -> Iterator[Path]:
-    name = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, 0o600), "wb") as file:
-            file.write(document)
-            file.flush()
-            os.fsync(file.fileno())
-        yield name
-        _sync_folder(path.parent)
-    finally:
-        name.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> KeyServiceUnavailableError:

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, Self, SupportsIndex, final
 
+from .._hidden import HiddenBytes, not_pickled
 from ..errors import ConfigurationError, SecretError
 
 __all__ = ["FORMS", "LONGEST_SECRET_BYTES", "HiddenBytes", "Secret"]
@@ -39,32 +40,6 @@ FORMS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "whsec": lambda value: b"whsec_" + base64.b64encode(value),
 }
 """How random bytes are written; ``whsec`` is that of Standard Webhooks."""
-
-
-@final
-class HiddenBytes(bytes):
-    """
-    Bytes that are not shown: by no `repr`, `str`, format or pickle.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "HiddenBytes(hidden)"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return repr(self)
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise _not_pickled()
 
 
 @final
@@ -181,7 +156,7 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise _not_pickled()
+        raise not_pickled()
 
 
 def _fault(value: object) -> str:
@@ -202,7 +177,3 @@ def _encodes(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _not_pickled() -> SecretError:
-    return SecretError("a secret is not pickled: it would be readable", code="secret_pickled")

@@ -8,6 +8,8 @@ may be the beginning of something that was cut.
 
 from __future__ import annotations
 
+import os
+
 from .._extras import missing_extra
 from ..errors import ConfigurationError, DecryptionError
 from ._envelope import HEADER_BYTES, Suite, header_of, parse_head
@@ -29,25 +31,28 @@ class SealingStream:
         stream = SealingStream(keys, bound_tail)
         sealed = stream.update(b"one ") + stream.update(b"two") + stream.finish()
 
+    It belongs to the process that began it: a forked child that went on with it
+    would seal other bytes under the same keys and nonces.
+
     Args:
         keys: The keys of the data key to seal with.
 
         bound_tail: What `bound_tail` gave for the tenant and the context.
     """
 
-    __slots__ = ("_encryptor", "_finished", "_header")
+    __slots__ = ("_encryptor", "_finished", "_header", "_process")
 
     def __init__(self, keys: Keys, bound_tail: bytes) -> None:
         self._header = header_of(Suite.STREAM, keys.data_key_id)
         self._encryptor = keys.encryptor(self._header, bound_tail)
         self._finished = False
+        self._process = os.getpid()
 
     def update(self, piece: bytes) -> bytes:
         """
         Take the next piece; return what can be sealed by now, perhaps nothing.
         """
-        if self._finished:
-            raise _finished()
+        self._ready()
         sealed = self._header + self._encryptor.update(piece)
         self._header = b""
         return sealed
@@ -56,10 +61,16 @@ class SealingStream:
         """
         Return the end of the envelope.  Without it nothing of it opens as a whole.
         """
-        if self._finished:
-            raise _finished()
+        self._ready()
         self._finished = True
         return self._header + self._encryptor.finalize()
+
+    def _ready(self) -> None:
+        if self._finished:
+            raise _finished()
+        if self._process != os.getpid():
+            message = "this stream was begun by another process: begin another"
+            raise ConfigurationError(message, code="stream_finished")
 
 
 class OpeningStream:

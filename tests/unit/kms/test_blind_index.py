@@ -181,6 +181,29 @@ async def test_the_twin_gives_the_same_values(house):
     assert house.service.calls == {"generate": 1}
 
 
+async def test_the_twin_rotates(house):
+    """Begun and ended through the twin, for the tenant that is bound where it is awaited."""
+    index = house.index()
+    twin = AsyncBlindIndex(index)
+    with bind_tenant(ACME):
+        old = await twin.value(EMAIL)
+        settled = await twin.begin_rotation()
+
+        assert (await twin.candidates(EMAIL))[1] == old
+        with pytest.raises(ConfigurationError):
+            await twin.end_rotation()
+        house.clock.advance(961)
+        assert house.clock.utc() >= settled
+        assert await twin.end_rotation() == 1
+        assert old not in await twin.candidates(EMAIL)
+
+
+async def test_the_twin_rotates_nothing_without_a_tenant(house):
+    """The tenant follows into the thread, and so does its absence."""
+    with pytest.raises(NoCurrentTenantError):
+        await AsyncBlindIndex(house.index()).begin_rotation()
+
+
 def test_a_warm_index_survives_an_outage(house):
     """With the keys at hand values go on for 900 s, and then end clearly."""
     index = house.index()

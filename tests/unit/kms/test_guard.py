@@ -5,6 +5,7 @@ A guarded key service: deadline, retries, breaker, budget, and what it announces
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -266,6 +267,20 @@ def test_refusals_do_not_open_the_breaker(bench):
         with pytest.raises(KeyAccessDeniedError):
             bench.guard.generate([bound()])
 
+    assert not bench.guard.is_resting
+
+
+def test_a_key_that_cannot_be_reached_does_not_open_the_breaker(bench):
+    """What one tenant's key meets keeps no other tenant from the service."""
+    gone = KeyServiceUnavailableError("its store is away", code="key_unavailable")
+    bench.service.faults = [gone] * 10 + [lambda _name, items: [gone for _ in items]] * 10
+    for _ in range(5):
+        with suppress(KeyServiceUnavailableError):
+            bench.guard.generate([bound("globex")])
+    (key,) = bench.guard.generate([bound("acme")])
+
+    assert bench.service.count("generate") == 5 * 4 + 1
+    assert isinstance(key, DataKey)
     assert not bench.guard.is_resting
 
 

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from twh_platform import _files
 from twh_platform.errors import ConfigurationError, KeyServiceUnavailableError
 from twh_platform.kms import Keyset, KeyState, LocalKeyService, create_keyset
 from twh_platform.kms import _keyset_file as files
@@ -231,7 +232,7 @@ def test_a_process_killed_after_it_replaced_leaves_the_new_keyset(path, monkeypa
     """And no lock that others would wait for."""
 
     def work():
-        monkeypatch.setattr(files, "_sync_folder", lambda *_: os._exit(9))
+        monkeypatch.setattr(_files, "_sync", lambda *_: os._exit(9))
         LocalKeyService(path).rotate("acme")
 
     with forked(work) as child:

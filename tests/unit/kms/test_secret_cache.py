@@ -5,6 +5,7 @@ Cached secrets: for how long they are believed, and what happens while the store
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -308,6 +309,32 @@ def test_a_fork_in_the_middle_of_a_reading_does_not_hang_the_child(world):
 
         assert os.waitpid(child, 0)[1] == 0
         assert reading.result(10) == "one"
+
+
+def test_a_fork_in_the_middle_of_a_tasks_reading_does_not_hang_the_child(world):
+    """Neither its threads nor the reading that others were to share are the child's."""
+    world.store.gate = threading.Event()
+    secrets = AsyncCachedSecrets(world.cached, seconds=20)
+
+    async def read() -> str:
+        with bind_tenant(ACME):
+            return (await secrets.get("key")).secret.text()
+
+    with ThreadPoolExecutor(1) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside threads
+        reading = pool.submit(lambda: asyncio.run(read()))
+        assert world.store.entered.wait(10)
+        child = os.fork()
+        if child == 0:
+            world.store.gate = None
+            with contextlib.suppress(Exception):
+                os._exit(0 if asyncio.run(read()) == "one" else 1)
+            os._exit(2)
+        world.store.gate.set()
+
+        assert os.waitpid(child, 0)[1] == 0
+        assert reading.result(10) == "one"
+    asyncio.run(secrets.aclose())
 
 
 def test_reads_from_memory_are_announced(world):

@@ -211,6 +211,20 @@ def test_what_is_finished_takes_no_more():
             assert caught.value.code == "stream_finished"
 
 
+def test_another_process_does_not_go_on():
+    """A forked child would seal other bytes under the nonces of its parent."""
+    stream = SealingStream(KEYS, TAIL)
+    start = stream.update(PLAINTEXT)
+    stream._process += 1  # as the child sees it; the attacks fork
+
+    for act in (lambda: stream.update(b"x"), stream.finish):
+        with pytest.raises(ConfigurationError, match="another process") as caught:
+            act()
+        assert caught.value.code == "stream_finished"
+    stream._process -= 1
+    assert open_in([start, stream.finish()]) == (PLAINTEXT, True)
+
+
 def test_without_its_end_nothing_opens_whole():
     """A sealer that never finished has written a beginning."""
     stream = SealingStream(KEYS, TAIL)

@@ -55,6 +55,18 @@ def aead_disagreements(cipher, cases):
     return wrong
 
 
+def test_a_run_that_asks_for_vectors_fails_without_them(monkeypatch, tmp_path):
+    """A folder that has them not is as good as none.  Control: unasked, tests skip."""
+    monkeypatch.setenv("TWH_TEST_VECTORS", str(tmp_path))
+    monkeypatch.setenv("TWH_REQUIRE", "postgres")
+    with pytest.raises(pytest.skip.Exception, match="vectors is missing: set TWH_TEST_VECTORS"):
+        wycheproof("aes_gcm_test.json")
+    monkeypatch.setenv("TWH_REQUIRE", "postgres,vectors")
+
+    with pytest.raises(pytest.fail.Exception, match="TWH_REQUIRE asks for it"):
+        wycheproof("aes_gcm_test.json")
+
+
 def test_aes_gcm():
     """Every case with a nonce of 12 bytes."""
     cases = [case for case in wycheproof("aes_gcm_test.json") if case["ivSize"] == 96]

@@ -131,13 +131,13 @@ def _read(path: Path | None) -> str | None:
 def _keep(path: Path | None, cursor: str | None) -> None:
     if path is None:
         return
-    from ...kms.lifecycle._journal import replace_durably
+    from ..._files import replace_file
 
     try:
         if cursor is None:
             path.unlink(missing_ok=True)
         else:
-            replace_durably(path, cursor + "\n")
+            replace_file(path, f"{cursor}\n".encode("ascii"))
     except OSError as error:
         raise _unusable(path) from error
 

@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
     """
     Shred, write the receipt, and say what is in it.
     """
+    from ..._files import replace_file
     from ...kms import KeyState, TenantCipher
     from ...kms.lifecycle import FileShredJournal, receipt_text, shred
-    from ...kms.lifecycle._journal import replace_durably
     from ...tenancy._tenant import valid_tenant_id
 
     tenant_id = valid_tenant_id(options.tenant)
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         path = options.receipts / f"{tenant_id}.receipt.json"
         text = receipt_text(receipt, service)
     with _writing(path):
-        replace_durably(path, text + "\n")
+        replace_file(path, f"{text}\n".encode("ascii"))
     sys.stdout.write("".join(f"{line}\n" for line in receipt_lines(receipt)))
     sys.stdout.write(f"receipt written to {path}\n")
     return OK if receipt.state is KeyState.DESTROYED else FOUND

@@ -4,9 +4,7 @@ The boto3 clients behind a service: made when needed, each call bounded in time.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ from ...errors import (
     PlatformError,
 )
 from .._deadline import time_left
+from .._forks import reset_after_fork
 from ._faults import Table, fault_of
 from ._quiet import quiet
 
@@ -84,8 +83,14 @@ class Clients:
             raise ConfigurationError(message, code="aws_region_missing")
         if endpoint_url is not None:
             _require_secure(endpoint_url)
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """
+        Forget the clients: two processes on one TLS connection would read each other's keys.
+        """
         self._clients: dict[tuple[str, float], Any] = {}
-        _all.add(self)
 
     def call(self, operation: str, parameters: Mapping[str, Any], region: str = "") -> Any:
         """
@@ -139,7 +144,7 @@ class Clients:
         if client is None:
             # Threads may share clients, but not the session that makes them: and
             # one session may be given to several of us.
-            with _making[0]:
+            with _making.lock:
                 client = self._clients.get(which) or self._made(*which)
                 self._clients[which] = client
         return client
@@ -161,23 +166,18 @@ class Clients:
         _require_secure(client.meta.endpoint_url)
         return client
 
-    def _forget(self) -> None:
-        self._clients = {}
+
+class _Making:
+    # Who makes a client, of all services of the process.
+    def __init__(self) -> None:
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
 
 
-_all: weakref.WeakSet[Clients] = weakref.WeakSet()
-_making = [threading.Lock()]
-
-
-def _after_fork() -> None:
-    # Two processes on one TLS connection would read each other's keys; and a
-    # thread that held the lock is not there any more.
-    _making[0] = threading.Lock()
-    for clients in list(_all):
-        clients._forget()  # noqa: SLF001 -- the same module
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_making = _Making()
 
 
 def _own_session(timeout: float) -> boto3.Session:

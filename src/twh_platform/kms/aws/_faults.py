@@ -68,9 +68,13 @@ _THROTTLED = (
     "ThrottlingException",
     "TooManyRequestsException",
 )
-_UNAVAILABLE = (
+# AWS answers, and what holds this one key does not.
+_KEY_UNAVAILABLE = (
     "CloudHsmClusterNotActiveException",
     "CustomKeyStoreInvalidStateException",
+    "KeyUnavailableException",
+)
+_UNAVAILABLE = (
     "DependencyTimeoutException",
     "InternalError",
     "InternalFailure",
@@ -78,7 +82,6 @@ _UNAVAILABLE = (
     "InternalServiceError",
     "InternalServiceErrorException",
     "KMSInternalException",
-    "KeyUnavailableException",
     "RequestTimeout",
     "RequestTimeoutException",
     "ServiceUnavailable",
@@ -94,6 +97,7 @@ _COMMON: Table = {
     **dict.fromkeys(_DENIED, _kind(KeyAccessDeniedError)),
     **dict.fromkeys(_THROTTLED, _kind(KeyServiceThrottledError)),
     **dict.fromkeys(_UNAVAILABLE, _kind(KeyServiceUnavailableError)),
+    **dict.fromkeys(_KEY_UNAVAILABLE, _kind(KeyServiceUnavailableError, code="key_unavailable")),
     "LimitExceededException": _kind(KeyServiceError, code="key_limit_exceeded"),
     "SerializationException": _kind(KeyServiceError),
     "UnknownOperationException": _kind(KeyUnsupportedError),

@@ -498,7 +498,8 @@ class AwsKeyService:
             return KeyDestroyedError(f"AWS {operation}: the key is to be destroyed")
         if KeyState.DISABLED in states:
             return KeyDisabledError(f"AWS {operation}: the key is disabled, or not ready")
-        return KeyServiceUnavailableError(f"AWS {operation}: the key changes its state")
+        what = f"AWS {operation}: the key changes its state, or cannot be reached"
+        return KeyServiceUnavailableError(what, code="key_unavailable")
 
     def _state(self, key: str, region: str) -> KeyState:
         answer = self._clients.call("describe_key", {"KeyId": key}, region)

@@ -9,12 +9,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, KeyServiceError
 from ...tenancy._context import bind_tenant
 from ...tenancy._tenant import Tenant
 from .._owner import PLATFORM, platform_owner
 
-__all__ = ["JobProgress", "Pace", "as_owner"]
+__all__ = ["JobProgress", "Pace", "as_owner", "ends_run"]
+
+# Trying again can help, and yet it is one tenant's: if it ended a run, that
+# tenant would keep the run from all who come after it.
+_OF_ONE_TENANT = frozenset({"key_budget_exceeded", "key_unavailable"})
 
 
 def as_owner(tenant_id: str) -> AbstractContextManager[object]:
@@ -24,6 +28,13 @@ def as_owner(tenant_id: str) -> AbstractContextManager[object]:
     if tenant_id == PLATFORM.id:
         return platform_owner()
     return bind_tenant(Tenant(id=tenant_id))
+
+
+def ends_run(error: KeyServiceError) -> bool:
+    """
+    Whether the key service does not answer, so that it is of no use to go on.
+    """
+    return error.retryable and error.code not in _OF_ONE_TENANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

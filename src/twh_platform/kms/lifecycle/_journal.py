@@ -4,11 +4,10 @@ What a shred keeps while it is under way, so that another run can end it.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
+from ..._files import replace_file
 from ...errors import ConfigurationError
 
 __all__ = ["FileShredJournal", "MemoryShredJournal", "ShredJournal"]
@@ -92,7 +91,7 @@ class FileShredJournal:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            replace_durably(self._path(tenant_id), text)
+            replace_file(self._path(tenant_id), text.encode("ascii"))
         except OSError as error:
             raise self._unusable(tenant_id, "written") from error
 
@@ -102,24 +101,3 @@ class FileShredJournal:
     def _unusable(self, tenant_id: str, what: str) -> ConfigurationError:
         message = f"the journal {str(self._path(tenant_id))!r} cannot be {what}"
         return ConfigurationError(message, code="shred_journal_unusable")
-
-
-def replace_durably(path: Path, text: str) -> None:
-    """
-    Have *text* in the file, or what was there: never a part, also after a power cut.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -18,7 +18,7 @@ from typing import Protocol
 from ...errors import DecryptionError, KeyServiceError
 from .._data_keys import DataKeyState, DataKeyStore
 from .._envelope import Suite, from_text, parse, to_text
-from ._jobs import JobProgress, Pace, as_owner
+from ._jobs import JobProgress, Pace, as_owner, ends_run
 
 __all__ = ["ReencryptReport", "SealedRow", "reencrypt", "retire_data_keys"]
 
@@ -237,7 +237,7 @@ class _Reencrypt:
             with as_owner(row.tenant_id):
                 outcome = "sealed" if self._write(row, self._anew(row)) else "raced"
         except KeyServiceError as error:
-            if error.retryable:
+            if ends_run(error):
                 raise
             self._failed[error.code] += 1
         else:

@@ -23,7 +23,7 @@ from .._context import DATA_KEY_ID_BYTES, KeyContext
 from .._data_keys import DataKeyRecord, DataKeyState, DataKeyStore
 from .._service import Capability, KeyInfo, KeyService, Result, WrappedKey
 from ._inventory import remaining, tenants_of
-from ._jobs import JobProgress, Pace, as_owner
+from ._jobs import JobProgress, Pace, as_owner, ends_run
 
 __all__ = ["RewrapReport", "rewrap"]
 
@@ -217,7 +217,7 @@ class _Rewrap:
             self._pace.take(len(todo))
             results = self._wrapped(todo, info)
         except KeyServiceError as error:
-            if error.retryable:
+            if ends_run(error):
                 raise _Stop(error.code) from error
             self._counts["looked"] += len(records)
             self._failed[error.code] += len(records)

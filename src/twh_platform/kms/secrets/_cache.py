@@ -9,16 +9,11 @@ holds the store down does not keep a revoked secret alive for longer.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import os
 import threading
-import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Self, TypeAlias
 
 from ...errors import (
@@ -28,9 +23,10 @@ from ...errors import (
     SecretConflictError,
 )
 from .._clock import elapsed
+from .._forks import reset_after_fork
 from .._owner import require_owner
 from .._secret import Secret
-from ._store import SecretStore, accepted_values, announce_read, utc_now
+from ._store import SecretStore, accepted_values, announce_read, secret_threads, utc_now
 from ._versions import RotationPolicy, SecretValue, SecretVersion, Stage, valid_secret_name
 
 __all__ = ["AsyncCachedSecrets", "CachedSecrets"]
@@ -122,11 +118,13 @@ class CachedSecrets:
         self._max_age, self._stale, self._retry_after = max_age, stale_if_error, retry_after
         self._capacity, self._clock, self._now = capacity, clock, now
         self._entries: dict[tuple[str, str], dict[Asked, _Entry]] = {}
-        self._reset()
-        _caches.add(self)
+        self.after_fork()
+        reset_after_fork(self)
 
-    def _reset(self) -> None:
-        # Also in the child of a fork, where nobody will end what was in flight.
+    def after_fork(self) -> None:
+        """
+        Forget locks, and readings that only the parent will end.
+        """
         self._lock = threading.Lock()
         self._flights: dict[Key, _Flight] = {}
 
@@ -359,27 +357,9 @@ class CachedSecrets:
                 self._flights.pop(flying).stale = True
 
 
-_caches: weakref.WeakSet[CachedSecrets] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_caches):
-        cache._reset()  # noqa: SLF001 -- the same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def _announce(key: Key, values: Values, source: str) -> None:
     for one in values:
         announce_read(key[0], key[1], one.version.version, source)
-
-
-def _look_at(waiting: asyncio.Future[Values]) -> None:
-    # A failure that nobody waits for any more must not be reported.
-    if not waiting.cancelled():
-        waiting.exception()
 
 
 class AsyncCachedSecrets:
@@ -404,8 +384,14 @@ class AsyncCachedSecrets:
 
     def __init__(self, secrets: CachedSecrets, *, threads: int = 4, seconds: float = 10.0) -> None:
         self._secrets = secrets
-        self._seconds = seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="twh-secrets")
+        self._threads = secret_threads(threads, seconds)
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """
+        Forget readings that only the parent will end.
+        """
         self._loads: dict[Key, Future[Values]] = {}
 
     async def get(self, name: str, *, stage: Stage = Stage.CURRENT) -> SecretValue:
@@ -430,8 +416,11 @@ class AsyncCachedSecrets:
     async def aclose(self) -> None:
         """
         Let the threads go; readings that still run are not waited for.
+
+        One that has not begun is refused, as are later ones: with
+        `twh_platform.errors.ConfigurationError`, code ``async_closed``.
         """
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -443,19 +432,13 @@ class AsyncCachedSecrets:
         load = self._loads.get(key)
         mine = load is None or load.done()
         if load is None or load.done():
-            work = partial(contextvars.copy_context().run, read)
-            load = self._loads[key] = self._pool.submit(work)
+            load = self._loads[key] = self._threads.submit(read)
             load.add_done_callback(lambda done: self._landed(key, done))
-        waiting = asyncio.wrap_future(load)
-        waiting.add_done_callback(_look_at)
-        # wait() leaves the reading alone when the one who waits is cancelled.
-        done, _ = await asyncio.wait((waiting,), timeout=self._seconds)
-        if not done:
-            message = f"the secret store did not answer within {self._seconds:g} s"
-            raise BackendUnavailableError(message, code="secret_store_timeout")
+        # Whoever is cancelled leaves the reading to the others.
+        values = await self._threads.answer(load)
         if not mine:
-            _announce(key, waiting.result(), "cache")
-        return waiting.result()
+            _announce(key, values, "cache")
+        return values
 
     def _landed(self, key: Key, load: Future[Values]) -> None:
         if self._loads.get(key) is load:

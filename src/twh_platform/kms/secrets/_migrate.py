@@ -17,8 +17,6 @@ import json
 import os
 import re
 import sqlite3
-import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from ..._files import replace_file
 from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
@@ -344,19 +343,7 @@ def _replace(path: Path, text: HiddenBytes) -> None:
     path = path.resolve()  # a link stays a link
     with path.open("r+b") as old:
         status = os.fstat(old.fileno())
-        handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-                file.write(text)
-                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
-                with suppress(PermissionError):
-                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(staged).replace(path)
-        except BaseException:
-            Path(staged).unlink(missing_ok=True)
-            raise
+        replace_file(path, text, like=status)
         # Nobody finds the old file by its name; other names of it are emptied with it.
         old.write(bytes(status.st_size))
         old.flush()

@@ -13,16 +13,13 @@ versions, stages, overlap and revocation mean, and the announcements.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from ..._signals import announce, has_listeners
 from ...errors import (
@@ -35,6 +32,7 @@ from ...errors import (
 from .._announcements import SecretChanged, SecretRead
 from .._owner import require_owner
 from .._secret import HiddenBytes, Secret
+from .._threads import TimedThreads
 from ._versions import (
     RotationPolicy,
     SecretState,
@@ -56,11 +54,9 @@ __all__ = [
     "VersionedSecretStore",
     "accepted_values",
     "announce_read",
+    "secret_threads",
     "utc_now",
 ]
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 _ATTEMPTS = 8
 
@@ -564,8 +560,7 @@ class AsyncSecretStore:
 
     def __init__(self, store: SecretStore, *, threads: int = 4, seconds: float = 10.0) -> None:
         self._store = store
-        self._seconds = seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="twh-secrets")
+        self._threads = secret_threads(threads, seconds)
 
     async def put(
         self,
@@ -581,7 +576,7 @@ class AsyncSecretStore:
         """
         See `SecretStore.put`.
         """
-        return await self._run(
+        return await self._threads.run(
             self._store.put,
             name,
             secret,
@@ -598,49 +593,52 @@ class AsyncSecretStore:
         """
         See `SecretStore.get`.
         """
-        return await self._run(self._store.get, name, stage=stage, version=version)
+        return await self._threads.run(self._store.get, name, stage=stage, version=version)
 
     async def versions(self, name: str) -> list[SecretVersion]:
         """
         See `SecretStore.versions`.
         """
-        return await self._run(self._store.versions, name)
+        return await self._threads.run(self._store.versions, name)
 
     async def promote(self, name: str, *, overlap: float | None = None) -> SecretVersion:
         """
         See `SecretStore.promote`.
         """
-        return await self._run(self._store.promote, name, overlap=overlap)
+        return await self._threads.run(self._store.promote, name, overlap=overlap)
 
     async def roll_back(self, name: str, *, overlap: float | None = None) -> SecretVersion:
         """
         See `SecretStore.roll_back`.
         """
-        return await self._run(self._store.roll_back, name, overlap=overlap)
+        return await self._threads.run(self._store.roll_back, name, overlap=overlap)
 
     async def revoke(self, name: str, version: int) -> SecretVersion:
         """
         See `SecretStore.revoke`.
         """
-        return await self._run(self._store.revoke, name, version)
+        return await self._threads.run(self._store.revoke, name, version)
 
     async def names(self, *, prefix: str = "") -> list[str]:
         """
         See `SecretStore.names`.
         """
-        return await self._run(self._store.names, prefix=prefix)
+        return await self._threads.run(self._store.names, prefix=prefix)
 
     async def policy(self, name: str) -> RotationPolicy | None:
         """
         See `SecretStore.policy`.
         """
-        return await self._run(self._store.policy, name)
+        return await self._threads.run(self._store.policy, name)
 
     async def aclose(self) -> None:
         """
         Let the threads go; calls that still run are not waited for.
+
+        One that has not begun is refused, as are later ones: with
+        `twh_platform.errors.ConfigurationError`, code ``async_closed``.
         """
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -648,17 +646,14 @@ class AsyncSecretStore:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        # The tenant, and a trace, follow into the thread.
-        work: Callable[[], Any] = partial(contextvars.copy_context().run, call, *args, **kwargs)
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            done, _ = await asyncio.wait((running,), timeout=self._seconds)
-        finally:
-            # Of no use to anybody else; and what it may raise, nobody would look at.
-            running.cancel()
-        if not done:
-            message = f"the secret store did not answer within {self._seconds:g} s"
-            raise BackendUnavailableError(message, code="secret_store_timeout")
-        result: T = running.result()
-        return result
+
+def secret_threads(count: int, seconds: float) -> TimedThreads:
+    """
+    Threads for calls of a secret store; see `AsyncSecretStore`.
+    """
+    return TimedThreads(count, name="twh-secrets", seconds=seconds, late=partial(_late, seconds))
+
+
+def _late(seconds: float) -> BackendUnavailableError:
+    message = f"the secret store did not answer within {seconds:g} s"
+    return BackendUnavailableError(message, code="secret_store_timeout")

@@ -26,7 +26,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
+from ..._files import staged_file
 from ...errors import ConfigurationError
 
 __all__ = ["Seal", "SealKey", "read_seal_key", "staged_seal_key", "write_seal_key"]
@@ -279,14 +279,7 @@ def staged_seal_key(path: str | os.PathLike[str], key: SealKey) -> Iterator[None
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     secret = base64.b64encode(key.secret).decode("ascii")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{_FILE_FORMAT} {key.id} {secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
+    content = f"{_FILE_FORMAT} {key.id} {secret}\n".encode("ascii")
+    with staged_file(target, content) as staged:
         yield
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        staged.replace(target)
