@@ -18,6 +18,7 @@ from .problems import HANDLERS
 from .quotas import COSTS
 from .routes import (
     items,
+    keys,
     locations,
     login,
     purchase_orders,
@@ -26,8 +27,10 @@ from .routes import (
     reports,
     returns,
     sales_orders,
+    secrets,
     service,
     stock,
+    suppliers,
     tenants,
     transfers,
 )
@@ -57,6 +60,10 @@ OPERATIONS = (
     purchase_orders.get_purchase_order,
     purchase_orders.change_purchase_order,
     purchase_orders.receive_purchase_order,
+    suppliers.list_suppliers,
+    suppliers.create_supplier,
+    suppliers.get_supplier,
+    suppliers.change_supplier,
     sales_orders.list_sales_orders,
     sales_orders.create_sales_order,
     sales_orders.get_sales_order,
@@ -71,6 +78,12 @@ OPERATIONS = (
     returns.get_return,
     reports.low_stock,
     recalls.recall,
+    keys.show_keys,
+    keys.rotate_keys,
+    keys.shred_keys,
+    secrets.list_secrets,
+    secrets.rotate_platform_secret,
+    secrets.revoke_secret,
     service.health,
     service.openapi,
 )

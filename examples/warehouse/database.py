@@ -10,19 +10,28 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
 
-from twh_platform.tenancy.postgres import write_seal_key
+from twh_platform.kms import create_keyset
 from twh_platform.tenancy.postgres.seal import add_seal_key
 from twh_platform.testing import PostgresServer
 
 from .schema import ADMINISTRATOR, APP, DIRECTORY, OWNER, SUPPORT
 from .settings import Settings
+from .vault import Vault
 
-__all__ = ["ADMINISTRATOR_EMAIL", "BYPASSES", "HIDES", "migrate", "temporary_warehouse"]
+__all__ = [
+    "ADMINISTRATOR_EMAIL",
+    "BYPASSES",
+    "HIDES",
+    "fill_vault",
+    "migrate",
+    "temporary_warehouse",
+]
 
 ADMINISTRATOR_EMAIL = "administrator@warehouse.example"
 
@@ -48,6 +57,21 @@ def migrate(dsn: str) -> None:
     command.upgrade(config, "head")
 
 
+def fill_vault(settings: Settings, owner: psycopg.Connection[Any]) -> None:
+    """
+    Make the keyset, and in the vault all that an app needs to start.
+
+    Args:
+        settings: Where they are to be.
+
+        owner: A connection of the role that owns the schema; it is not committed here.
+    """
+    create_keyset(settings.keyset_file)
+    vault = Vault.of(settings)
+    vault.put_seal(add_seal_key(owner))
+    vault.make_token_secret(token_seconds=settings.token_seconds)
+
+
 @contextmanager
 def temporary_warehouse(
     server: PostgresServer, *, administrator_password_hash: str
@@ -66,22 +90,23 @@ def temporary_warehouse(
         server.execute(HIDES.format(role=role))
     server.create_role(SUPPORT, attributes=BYPASSES)
     database = server.create_database(f"warehouse_{secrets.token_hex(4)}", owner=OWNER)
-    folder = Path(tempfile.mkdtemp(prefix="warehouse-"))
+    folder = Path(tempfile.mkdtemp(prefix="warehouse-"))  # of mode 700
     try:
         migrate(database.dsn(user=OWNER, scheme="postgresql+psycopg"))
-        with psycopg.connect(database.dsn(user=OWNER)) as owner:
-            write_seal_key(folder / "seal.key", add_seal_key(owner))
-        yield Settings(
+        settings = Settings(
             app_dsn=database.dsn(user=APP, scheme="postgresql+psycopg"),
             directory_dsn=database.dsn(user=DIRECTORY, scheme="postgresql+psycopg"),
             administrator_dsn=database.dsn(user=ADMINISTRATOR, scheme="postgresql+psycopg"),
             support_dsn=database.dsn(user=SUPPORT, scheme="postgresql+psycopg"),
-            seal_file=folder / "seal.key",
-            secret=secrets.token_bytes(32),
+            keyset_file=folder / "keyset.json",
+            secrets_file=folder / "secrets.sqlite",
             administrator_email=ADMINISTRATOR_EMAIL,
             administrator_password_hash=administrator_password_hash,
             trusted_proxies=("127.0.0.1",),  # whoever asks on loopback stands in for one
         )
+        with psycopg.connect(database.dsn(user=OWNER)) as owner:
+            fill_vault(settings, owner)
+        yield settings
     finally:
         shutil.rmtree(folder)
         database.drop()

@@ -41,8 +41,10 @@ from sqlalchemy.orm import (
     relationship,
 )
 
+from twh_platform.kms.postgres.sqlalchemy import BlindIndexed, Sealed, index_with
 from twh_platform.tenancy import TenantKind
 
+from . import sealing
 from .auth import Role
 from .ids import new_id
 
@@ -60,6 +62,7 @@ __all__ = [
     "SalesOrderLine",
     "StockLevel",
     "StockMovement",
+    "Supplier",
     "TenantRecord",
     "TenantRow",
     "Tier",
@@ -334,6 +337,29 @@ class PurchaseOrder(Versioned):
     lines: Mapped[list[PurchaseOrderLine]] = relationship(
         lazy="selectin", order_by=PurchaseOrderLine.line
     )
+
+
+class Supplier(Versioned):
+    """
+    Whom goods are bought from.  The database never sees the account.
+    """
+
+    __tablename__ = "suppliers"
+    __table_args__ = (Index(None, "tenant_id", "bank_account_index"),)
+
+    name: Mapped[str]
+    bank_account: Mapped[str] = mapped_column(Sealed(sealing.cipher, of=str))
+    bank_account_index: Mapped[bytes] = mapped_column(BlindIndexed(sealing.bank_accounts))
+
+    @property
+    def bank_account_last4(self) -> str:
+        """
+        The end of the account, which everybody may see.
+        """
+        return self.bank_account[-4:]
+
+
+index_with(Supplier.bank_account, Supplier.bank_account_index)
 
 
 class SalesOrderLine(_Line):

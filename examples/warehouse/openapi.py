@@ -69,6 +69,12 @@ _LATER = {"429", "503"}
 _UNTOLD = {"401", "403"}
 
 TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_PLACES = {
+    "id:uuid": {"type": "string", "format": "uuid"},
+    "id": TENANT_ID,
+    "tenant_id": TENANT_ID,
+    "name": {"type": "string"},
+}
 TENANT_HEADER = {
     "name": "X-Tenant-ID",
     "in": "header",
@@ -156,9 +162,10 @@ def _security(one: Operation) -> list[dict[str, list[str]]]:
 
 
 def _parameters(one: Operation) -> Iterator[dict[str, Any]]:
-    if "{id" in one.path:
-        schema = {"type": "string", "format": "uuid"} if "{id:uuid}" in one.path else TENANT_ID
-        yield {"name": "id", "in": "path", "required": True, "schema": schema}
+    for place, schema in _PLACES.items():
+        if f"{{{place}}}" in one.path:
+            name = place.partition(":")[0]
+            yield {"name": name, "in": "path", "required": True, "schema": schema}
     if one.query is not None:
         for name, schema in one.query.model_json_schema()["properties"].items():
             yield {"name": name, "in": "query", "required": False, "schema": schema}

@@ -20,7 +20,12 @@ from twh_platform.errors import (
     AdministratorError,
     BackendUnavailableError,
     CredentialsError,
+    DecryptionError,
+    KeyDestroyedError,
+    KeyNotFoundError,
+    KeyServiceError,
     QuotaExceededError,
+    SecretConflictError,
 )
 from twh_platform.quotas import QUOTA_PROBLEM_TYPES, quota_problem
 from twh_platform.tenancy import REFUSALS
@@ -38,17 +43,25 @@ _OWN: Mapping[str, tuple[int, str]] = {
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "This method is not allowed here"),
     "already_exists": (409, "Something with this key exists already"),
+    "keys_missing": (409, "The tenant has no keys"),
     "order_closed": (409, "The order is not in a state that allows this"),
     "quantity_exceeded": (409, "More than the order has left"),
+    "secret_changed": (409, "Somebody else has changed the secret: look again"),
+    "secret_in_use": (409, "It is the current version: rotate the secret first"),
+    "secret_not_rotated": (409, "This secret is not changed here"),
     "stock_short": (409, "There is not enough stock"),
+    "tenant_shredded": (410, "The tenant's keys were destroyed: what they sealed is gone"),
     "precondition_failed": (412, "It has changed since you read it"),
     "body_too_large": (413, "The body is too large"),
     "content_type_unsupported": (415, "The body must be application/json"),
+    "bank_account_invalid": (422, "The bank account is not valid"),
+    "confirmation_wrong": (422, "The confirmation is not the tenant's id"),
     "idempotency_conflict": (422, "The idempotency key was used for another request"),
     "reason_invalid": (422, "The reason is missing, or cannot be printed"),
     "reference_unknown": (422, "The body refers to something that does not exist"),
     "validation_failed": (422, "Some fields are not acceptable"),
     "precondition_required": (428, "An If-Match header is required"),
+    "sealed_unreadable": (500, "A sealed value does not open: it was not sealed for this place"),
 }
 
 # What `QuotaApp` answers to administrators, for the OpenAPI document.
@@ -123,6 +136,14 @@ def database_problem(error: DBAPIError) -> Problem:
     return problem or Refusal("internal_error").problem
 
 
+# What keys refuse; whatever else is a fault of ours.
+_KEYS: Mapping[type[KeyServiceError], str] = {
+    DecryptionError: "sealed_unreadable",
+    KeyDestroyedError: "tenant_shredded",
+    KeyNotFoundError: "keys_missing",
+}
+
+
 async def _refused(_request: Request, error: Exception) -> Any:
     assert isinstance(error, Refusal)  # noqa: S101 -- for the type checker
     return error.problem
@@ -136,6 +157,24 @@ async def _database(_request: Request, error: Exception) -> Any:
 async def _not_in_time(_request: Request, error: Exception) -> Any:
     _logger.warning("the database did not answer: %s", type(error).__name__)
     return Refusal("backend_unavailable").problem
+
+
+async def _keys(request: Request, error: Exception) -> Any:
+    assert isinstance(error, KeyServiceError)  # noqa: S101 -- for the type checker
+    if error.retryable:
+        _logger.warning("the keys did not answer: %s", error.code)
+        return Refusal("backend_unavailable").problem
+    for kind, code in _KEYS.items():
+        if isinstance(error, kind):
+            # A value in the wrong place: somebody has written past the app.
+            level = logging.WARNING if kind is DecryptionError else logging.INFO
+            _logger.log(level, "request %s: %s", request_id(request.scope), error.code)
+            return Refusal(code).problem
+    return await _unexpected(request, error)
+
+
+async def _conflict(_request: Request, _error: Exception) -> Any:
+    return Refusal("secret_changed").problem
 
 
 async def _credentials(_request: Request, _error: Exception) -> Any:
@@ -184,6 +223,8 @@ HANDLERS: dict[Any, Any] = {
     PoolTimeoutError: _not_in_time,
     BackendUnavailableError: _not_in_time,
     CredentialsError: _credentials,
+    KeyServiceError: _keys,
+    SecretConflictError: _conflict,
     AdministratorError: _unstated,
     Exception: _unexpected,
 }

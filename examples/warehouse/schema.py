@@ -14,9 +14,10 @@ Five logins, none of them a superuser, and only the last with BYPASSRLS:
   looks tenants up, checks passwords at login, reads which limits tenants have
   of their own, and writes down what they used.
 - `warehouse_administrator` manages the rows of `twh.tenants`, gives tenants
-  limits of their own and reads what they used, and nothing else.
-- `warehouse_support` reads items and stock levels across all tenants, for an
-  administrator who has stated a reason.
+  limits of their own and reads what they used, keeps the wrapped data keys of
+  one tenant at a time, and nothing else.
+- `warehouse_support` reads items, stock levels and suppliers across all tenants,
+  for an administrator who has stated a reason; accounts are bytes to it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ TENANT_TABLES = (
     TenantTable(name="stock_levels", privileges=("SELECT", "INSERT", "UPDATE")),
     TenantTable(name="purchase_orders", privileges=("SELECT", "INSERT", "UPDATE")),
     TenantTable(name="purchase_order_lines", privileges=("SELECT", "INSERT", "UPDATE")),
+    TenantTable(name="suppliers", privileges=("SELECT", "INSERT", "UPDATE")),
     TenantTable(name="sales_orders", privileges=("SELECT", "INSERT", "UPDATE")),
     TenantTable(name="sales_order_lines", privileges=("SELECT", "INSERT", "UPDATE")),
     TenantTable(name="transfers", privileges=("SELECT", "INSERT", "UPDATE")),

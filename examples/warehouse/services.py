@@ -32,8 +32,10 @@ from twh_platform.tenancy.postgres.sqlalchemy import (
 )
 
 from .auth import Tokens
+from .keys import Keys
 from .quotas import Quotas
 from .settings import Settings
+from .vault import Vault
 
 __all__ = ["Services"]
 
@@ -50,7 +52,13 @@ class Services:
     Attributes:
         settings: What the service was told.
 
+        vault: The platform's own secrets.
+
+        seal: Seals the tenants of all connections.
+
         tokens: Issues and reads tokens.
+
+        keys: What columns of tenants are sealed with.
 
         directory: Who the tenants are.
 
@@ -77,7 +85,10 @@ class Services:
     """
 
     settings: Settings
+    vault: Vault
+    seal: Seal
     tokens: Tokens
+    keys: Keys
     directory: CachedTenantDirectory
     quotas: Quotas
     app: async_sessionmaker[AsyncSession]
@@ -94,7 +105,8 @@ class Services:
         """
         Put them together.
         """
-        seal = Seal.from_file(settings.seal_file)
+        vault = Vault.of(settings)
+        seal = vault.seal()
         app = bind_engine(_engine(settings.app_dsn, size=10), seal=seal)
         login = bind_engine(_engine(settings.directory_dsn, size=4), seal=seal)
         administrator = bind_engine(_engine(settings.administrator_dsn, size=2))
@@ -103,7 +115,10 @@ class Services:
         administrators = directory_pool(_plain(settings.administrator_dsn), min_size=0, max_size=2)
         return cls(
             settings=settings,
-            tokens=Tokens(settings),
+            vault=vault,
+            seal=seal,
+            tokens=Tokens(settings, vault),
+            keys=Keys.of(settings, service=vault.service, seal=seal),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
             quotas=Quotas.of(settings, directory=pool, administrator=administrators),
             app=_sessions(app),
@@ -124,9 +139,12 @@ class Services:
         async with AsyncExitStack() as stack:
             for engine in (*self.engines, self.support_engine):
                 stack.push_async_callback(engine.dispose)
+            await stack.enter_async_context(self.vault.running())
+            await stack.enter_async_context(self.vault.following(self.seal))
             await stack.enter_async_context(self.pool)
             await stack.enter_async_context(self.administrator_pool)
             await stack.enter_async_context(self.quotas.running())
+            await stack.enter_async_context(self.keys.running())
             await stack.enter_async_context(
                 TenantChangeListener(_plain(self.settings.directory_dsn), self.directory)
             )

@@ -30,9 +30,10 @@ class Settings:
 
         support_dsn: The database as `warehouse_support`.
 
-        seal_file: The file of the key that tenants are sealed with.
+        keyset_file: The master keys, of the platform and of the tenants; only
+            the user of the service may read it.
 
-        secret: What tokens are signed with, 32 bytes or more.
+        secrets_file: The platform's own secrets, sealed; see `vault`.
 
         administrator_email: The address that the administrator logs in with.
 
@@ -60,8 +61,8 @@ class Settings:
     directory_dsn: str = field(repr=False)
     administrator_dsn: str = field(repr=False)
     support_dsn: str = field(repr=False)
-    seal_file: Path
-    secret: bytes = field(repr=False)
+    keyset_file: Path
+    secrets_file: Path
     administrator_email: str
     administrator_password_hash: str = field(repr=False)
     token_seconds: float = 900.0

@@ -166,13 +166,16 @@ class Operation:
     A method on a path: what it takes, answers and refuses.
 
     Attributes:
-        path: `{id:uuid}` stands for the id of a record, `{id}` for a tenant's.
-            An id that is no UUID is no path of ours, and refused like any other.
+        path: `{id:uuid}` stands for the id of a record, and `{id}` for a
+            tenant's.  An id that is no UUID is no path of ours, and refused
+            like any other.
 
         access: The lowest role that may; or nobody in particular; or the
             administrator.
 
         idempotent: Whether an `Idempotency-Key` is honoured.
+
+        sealed: Whether it seals or opens what is the tenant's.
 
         problems: Codes that are particular to it, for the OpenAPI document.
     """
@@ -183,6 +186,7 @@ class Operation:
     access: Access
     status: int = 200
     idempotent: bool = False
+    sealed: bool = False
     problems: tuple[str, ...] = ()
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
@@ -218,7 +222,7 @@ class Operation:
             codes |= {"credentials_invalid", "backend_unavailable"}
         if self.for_user:
             codes |= {"tenant_refused", "role_insufficient", *QUOTA_PROBLEM_TYPES}
-        if "{id" in self.path:
+        if "{" in self.path:
             codes.add("not_found")
         if self.body is not None:
             codes |= {
@@ -231,6 +235,8 @@ class Operation:
             codes |= {"cursor_invalid", "validation_failed"}
         if self.idempotent:
             codes |= {"idempotency_conflict", "idempotency_key_invalid"}
+        if self.sealed:
+            codes |= {"tenant_shredded", "sealed_unreadable"}
         if self.conditional:
             codes |= {"precondition_failed", "precondition_required"}
         return codes
@@ -272,8 +278,11 @@ class Operation:
 
     async def _answer(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
         sessions = call.services.app if self.for_user else call.services.administrator
-        async with sessions.begin() as db:
-            rendered = await self._answer_in(replace(call, _db=db), given)
+        if self.sealed:
+            await call.services.keys.warm()
+        with call.services.keys.sealing():
+            async with sessions.begin() as db:
+                rendered = await self._answer_in(replace(call, _db=db), given)
         for taken in call._taken:  # noqa: SLF001 -- shared with the copy
             announce_capacity_notices(taken)
         return rendered
@@ -291,7 +300,7 @@ class Operation:
         answer = await self.handler(call, **given)
         headers = {"content-type": "application/json"}
         version, identity = getattr(answer, "version", None), getattr(answer, "id", None)
-        if version is not None:
+        if version is not None and self.for_user:
             headers["etag"] = etag(version)
         if self.creates and identity is not None:
             headers["location"] = f"{self.path}/{identity}"
@@ -305,6 +314,7 @@ def operation(
     access: Access,
     status: int = 200,
     idempotent: bool = False,
+    sealed: bool = False,
     problems: tuple[str, ...] = (),
 ) -> Callable[[Handler], Operation]:
     """
@@ -320,6 +330,7 @@ def operation(
             access=access,
             status=status,
             idempotent=idempotent,
+            sealed=sealed,
             problems=problems,
             body=hints.get("body"),
             query=hints.get("query"),

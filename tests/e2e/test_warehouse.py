@@ -57,7 +57,7 @@ def test_the_check_passes_and_leaves_nothing(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^3\d\d steps, 0 failed$", done.stdout, re.MULTILINE)
+    assert re.search(r"^4\d\d steps, 0 failed$", done.stdout, re.MULTILINE)
     assert databases(twh_postgres) == before
 
 

@@ -3,18 +3,24 @@ One AES-GCM ciphertext and tag that two keys open, each to another plaintext.
 
 The tag is a polynomial in H = AES(key, 0) over GF(2^128), linear in each block
 of the ciphertext: with one free block, the tags of two keys can be made equal.
+It is linear in the additional data too: whoever knows H finds two texts there
+that have one tag.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-__all__ = ["colliding_ciphertext"]
+__all__ = ["colliding_ciphertext", "texts_of_one_tag"]
 
 _POLYNOMIAL = 0xE1 << 120
 _ONE = 1 << 127
+# The highest bit of each byte, which ASCII leaves alone.
+_HIGH_BITS = int.from_bytes(b"\x80" * 16, "big")
 
 
 def _multiply(left: int, right: int) -> int:
@@ -58,3 +64,29 @@ def colliding_ciphertext(first: bytes, second: bytes, nonce: bytes, aad: bytes =
     solved = _multiply(tags[0] ^ tags[1], _inverse(squares[0] ^ squares[1]))
     ciphertext = start + solved.to_bytes(16, "big")
     return ciphertext + _tag(first, nonce, aad, ciphertext).to_bytes(16, "big")
+
+
+def texts_of_one_tag(key: bytes, encode: Callable[[str], bytes]) -> tuple[str, str]:
+    """Two ASCII texts: AES-GCM under this key has one tag for both, encoded as AAD."""
+    text = b"a" * 64
+    at = -encode(text.decode()).index(text) % 16
+    first, second = _differences(_block_cipher(key, bytes(16)))
+    change = bytes(at) + first.to_bytes(16, "big") + second.to_bytes(16, "big")
+    other = bytes(a ^ b for a, b in zip(text, change.ljust(len(text), b"\0"), strict=True))
+    return text.decode(), other.decode()
+
+
+def _differences(secret: int) -> tuple[int, int]:
+    # Of two blocks that follow one another: the first times H is the second, and
+    # both leave the high bits as they are.  By elimination, bit by bit.
+    known: dict[int, tuple[int, int]] = {}
+    for bit in range(128):
+        first = 1 << bit & ~_HIGH_BITS
+        second = _multiply(first, secret)
+        while first and (high := (second & _HIGH_BITS).bit_length()) in known:
+            first, second = first ^ known[high][0], second ^ known[high][1]
+        if first and not high:
+            return first, second
+        if first:
+            known[high] = first, second
+    raise AssertionError

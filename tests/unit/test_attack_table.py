@@ -14,7 +14,11 @@ import pytest
 
 KINDS = ("attack", "fact", "residual")
 # For each capability, which is a folder in tests/attacks: its page, and how many are known.
-PAGES = {"quotas": ("quota-attacks.md", 32), "tenancy": ("attacks.md", 54)}
+PAGES = {
+    "kms": ("key-attacks.md", 64),
+    "quotas": ("quota-attacks.md", 32),
+    "tenancy": ("attacks.md", 54),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

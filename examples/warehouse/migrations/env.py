@@ -13,6 +13,7 @@ from alembic import context
 from sqlalchemy import NullPool, create_engine
 
 from examples.warehouse.schema import METADATA
+from twh_platform.kms.postgres.alembic import render_sealed
 
 
 def run() -> None:
@@ -21,7 +22,9 @@ def run() -> None:
     """
     dsn = context.config.attributes.get("dsn") or os.environ["WAREHOUSE_OWNER_DSN"]
     with create_engine(dsn, poolclass=NullPool).connect() as connection:
-        context.configure(connection=connection, target_metadata=METADATA)
+        context.configure(
+            connection=connection, target_metadata=METADATA, render_item=render_sealed
+        )
         with context.begin_transaction():
             context.run_migrations()
 

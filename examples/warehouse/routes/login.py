@@ -61,6 +61,7 @@ async def login(call: Call, body: Credentials) -> TokenView:
 
     Whatever is wrong, the answer is the same, and so is the work it takes.
     """
+    await call.services.tokens.ready()
     if body.tenant is None:
         token = await _administrator(call.services, body)
     else:

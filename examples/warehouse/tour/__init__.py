@@ -21,17 +21,19 @@ from ..auth import Role, Tokens
 from ..ids import new_id
 from ..seed import EXPIRED, MAIN, SUSPENDED
 from ..settings import Settings
+from ..vault import Vault
 from .administrator import administrator
 from .isolation import isolation
+from .keys import accounts, keys
 from .quotas import quotas
-from .step import Step
+from .step import Aside, Step
 from .work import work
 
 __all__ = ["Tour", "tours"]
 
 
 # Of documentation (RFC 5737) and of benchmarks (RFC 2544): nobody's.
-_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113")
+_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113", "198.19.0")
 
 # The months that are billed: this one and the last.
 _SPAN = timedelta(days=40)
@@ -44,36 +46,40 @@ class Tour:
     """
 
     name: str
-    steps: Sequence[Step]
+    steps: Sequence[Step | Aside]
     variables: Mapping[str, str]
 
 
 def tours(settings: Settings, password: str) -> list[Tour]:
     """
-    The whole demo: the administrator, the quotas, then each of the two main tenants.
+    The whole demo: the administrator, the quotas, each of the two main tenants, the keys.
 
     Args:
-        settings: What the running app was given; its secret makes the tokens
-            that no login would give.
+        settings: What the running app was given; the secret in its vault makes
+            the tokens that no login would give.
 
         password: The password of every user.
     """
+    vault = Vault.of(settings)
+    tokens = Tokens(settings, vault)
     common = {
         "password": password,
         "administrator_email": settings.administrator_email,
-        "administrator": Tokens(settings).for_administrator(),
+        "administrator": tokens.for_administrator(),
         "first_day": f"{settings.now() - _SPAN:%Y-%m-%d}",
         "last_day": f"{settings.now() + _SPAN:%Y-%m-%d}",
-        **_odd_tokens(settings),
+        **_odd_tokens(tokens),
     }
     first, second = MAIN
-    planned: list[tuple[str, list[Step], dict[str, str]]] = [
+    planned: list[tuple[str, Sequence[Step | Aside], dict[str, str]]] = [
         ("administrator", administrator(), {}),
         ("quotas", quotas(), {}),
     ]
     for tenant, other in ((first, second), (second, first)):
-        names = {"tenant_id": tenant, "other_id": other, **_tokens_of(settings, tenant, other)}
+        odd = _tokens_of(settings, vault, tenant, other)
+        names = {"tenant_id": tenant, "other_id": other, **odd}
         planned.append((tenant, [*work(tenant, other), *isolation()], names))
+    planned.append(("keys", keys(settings, vault.seal()), {}))
     return [
         Tour(
             name=name,
@@ -81,6 +87,7 @@ def tours(settings: Settings, password: str) -> list[Tour]:
             variables={
                 **common,
                 **names,
+                **accounts(),
                 "run": secrets.token_hex(4),
                 "nothing": str(new_id()),
                 "network": network,
@@ -90,30 +97,30 @@ def tours(settings: Settings, password: str) -> list[Tour]:
     ]
 
 
-def _tokens_of(settings: Settings, tenant: str, other: str) -> dict[str, str]:
+def _tokens_of(settings: Settings, vault: Vault, tenant: str, other: str) -> dict[str, str]:
     """
     Tokens that name the tenant, each with something wrong.
     """
     user: dict[str, Any] = {"tenant_id": tenant, "user_id": UUID(int=1), "role": Role.ADMIN}
-    good = Tokens(settings).for_user(**user)
+    good = Tokens(settings, vault).for_user(**user)
     claims = jwt.decode(good, options={"verify_signature": False})
     head, _, signature = good.split(".")
     swapped = jwt.encode({**claims, "tenant_id": other}, "x" * 32).split(".")[1]
     past = settings.now() - timedelta(hours=1)
     return {
-        "forged": Tokens(replace(settings, secret=secrets.token_bytes(32))).for_user(**user),
+        "forged": jwt.encode(claims, secrets.token_bytes(32)),
         "unsigned": jwt.encode(claims, "", algorithm="none"),
-        "expired": Tokens(replace(settings, now=lambda: past)).for_user(**user),
+        "expired": Tokens(replace(settings, now=lambda: past), vault).for_user(**user),
         "tampered": f"{head}.{swapped}.{signature}",
     }
 
 
-def _odd_tokens(settings: Settings) -> dict[str, str]:
+def _odd_tokens(tokens: Tokens) -> dict[str, str]:
     """
     Good tokens for tenants that may not be served.
     """
     named = {"suspended": SUSPENDED, "expired_tenant": EXPIRED, "unknown_tenant": "nowhere"}
     return {
-        name: Tokens(settings).for_user(tenant_id=tenant, user_id=UUID(int=1), role=Role.ADMIN)
+        name: tokens.for_user(tenant_id=tenant, user_id=UUID(int=1), role=Role.ADMIN)
         for name, tenant in named.items()
     }

@@ -1,5 +1,7 @@
 """
 Drives the tour over HTTP and compares every answer.
+
+What a step has to tell is indented below its line.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
+import psycopg
+
+from twh_platform.errors import PlatformError
 
 from . import Tour
-from .step import ANY, Contains, Lacks, Matches, Step
+from .step import ABSENT, ANY, Aside, Contains, Lacks, Matches, Members, Step
 
 __all__ = ["Fault", "drive", "mismatch"]
 
+_MARGIN = " " * 20
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
 
@@ -41,7 +47,7 @@ async def drive(
 
         planned: The tours.
 
-        say: Takes one line per step.
+        say: Takes one line per step, and those that it tells.
 
         transport: Instead of the network, for an app in the same process.
 
@@ -55,19 +61,49 @@ async def drive(
             for step in tour.steps:
                 done += 1
                 try:
-                    for number in range(1, step.times + 1):
-                        variables["n"] = str(number)
-                        await _take(client, step, variables)
+                    told = await _go(client, step, variables)
                 except (Fault, httpx.HTTPError) as fault:
                     failed += 1
                     say(f"FAILED  {tour.name:8}  {step.title}: {fault!s:.600}")
                 else:
                     say(f"ok      {tour.name:8}  {step.title}")
+                    for line in told:
+                        say(f"{_MARGIN}{line}")
     say(f"{done} steps, {failed} failed")
     return not failed and done > 0
 
 
-async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]) -> None:
+async def _go(
+    client: httpx.AsyncClient, step: Step | Aside, variables: dict[str, str]
+) -> list[str]:
+    """
+    Take the step, as often as it says, and return what it tells.
+    """
+    body: Any = None
+    if isinstance(step, Aside):
+        body = await _aside(step, variables)
+    else:
+        for number in range(1, step.times + 1):
+            variables["n"] = str(number)
+            body = _body(await _take(client, step, variables))
+    if step.keep:
+        name, place = step.keep
+        variables[name] = str(_dig(body, place))
+    return list(step.tells(body))
+
+
+async def _aside(step: Aside, variables: Mapping[str, str]) -> Any:
+    try:
+        found = await asyncio.to_thread(step.does, variables)
+    except (KeyError, PlatformError, psycopg.Error) as error:
+        raise Fault(f"{type(error).__name__}: {error}") from error
+    wrong = mismatch(found, _fill(step.expect, variables))
+    if wrong:
+        raise Fault(wrong)
+    return found
+
+
+async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]) -> httpx.Response:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + step.within
     while True:
@@ -86,9 +122,7 @@ async def _take(client: httpx.AsyncClient, step: Step, variables: dict[str, str]
             raise Fault(
                 f"answers differently for an id of nothing: {other.status_code} {other.text}"
             )
-    if step.keep:
-        name, place = step.keep
-        variables[name] = str(_dig(answer.json(), place))
+    return answer
 
 
 async def _send(
@@ -143,16 +177,14 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
     """
     if expected is ANY:
         return f"{place} is null" if found is None else ""
-    if isinstance(expected, Contains | Lacks):
-        return _mismatch_in_list(found, expected, place)
+    if isinstance(expected, Contains | Lacks | Members):
+        return _mismatch_in_all(found, expected, place)
     if isinstance(expected, dict) and isinstance(found, dict):
-        faults = (
-            mismatch(found[key], value, f"{place}.{key}")
-            if key in found
-            else f"{place}.{key} is missing"
+        members = (
+            _mismatch_of_member(found, key, value, f"{place}.{key}")
             for key, value in expected.items()
         )
-        return next(filter(None, faults), "")
+        return next(filter(None, members), "")
     if isinstance(expected, list) and isinstance(found, list):
         if len(found) != len(expected):
             return f"{place} has {len(found)} elements instead of {len(expected)}"
@@ -165,7 +197,16 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
     return "" if same else f"{place} is {found!r} instead of {expected!r}"
 
 
-def _mismatch_in_list(found: Any, expected: Contains | Lacks, place: str) -> str:
+def _mismatch_of_member(found: Mapping[str, Any], key: str, expected: Any, place: str) -> str:
+    if expected is ABSENT:
+        return f"{place} is there" if key in found else ""
+    return mismatch(found[key], expected, place) if key in found else f"{place} is missing"
+
+
+def _mismatch_in_all(found: Any, expected: Contains | Lacks | Members, place: str) -> str:
+    if isinstance(expected, Members):
+        others = sorted(_names(found) - expected.names)
+        return f"{place} has the members {others}" if others else ""
     if not isinstance(found, list):
         return f"{place} is no list"
     present = any(not mismatch(one, expected.element) for one in found)
@@ -174,9 +215,22 @@ def _mismatch_in_list(found: Any, expected: Contains | Lacks, place: str) -> str
     return f"{place} {'has' if present else 'lacks'} {expected.element!r}"
 
 
+def _variable(variables: Mapping[str, str], name: str) -> str:
+    try:
+        return variables[name]
+    except KeyError:
+        raise Fault(f"there is no {name}: the step that keeps it has failed") from None
+
+
+def _names(found: Any) -> set[str]:
+    if isinstance(found, dict):
+        return set(found).union(*map(_names, found.values()))
+    return set[str]().union(*map(_names, found)) if isinstance(found, list) else set()
+
+
 def _fill(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: variables[match[1]], value)
+        return _VARIABLE.sub(lambda match: _variable(variables, match[1]), value)
     if isinstance(value, dict):
         return {key: _fill(one, variables) for key, one in value.items()}
     if isinstance(value, list):

@@ -110,6 +110,7 @@ def _theirs() -> list[Step]:
             location_id="{their_hall}",
             lines=[{"line": 1, "quantity": 1}],
         ),
+        made("a supplier", "/suppliers", "their_supplier", name="Theirs", bank_account="{account}"),
     ]
 
 
@@ -138,6 +139,12 @@ def _unchanged() -> list[Step]:
             "/stock/movements?item_id={their_item}",
             data=[{"quantity": 9}, {"quantity": -3}, {"quantity": -3}, {"quantity": 1}],
         ),
+        same(
+            "their supplier",
+            "/suppliers/{their_supplier}",
+            name="Theirs",
+            bank_account="{account}",
+        ),
     ]
 
 
@@ -148,6 +155,7 @@ _RECORDS = (
     ("/sales_orders/{their_sale}", "their_sale"),
     ("/transfers/{their_transfer}", "their_transfer"),
     ("/returns/{their_return}", "their_return"),
+    ("/suppliers/{their_supplier}", "their_supplier"),
 )
 
 _LISTS = (
@@ -160,6 +168,8 @@ _LISTS = (
     ("/stock?limit=100", {"item_id": "{their_item}"}),
     ("/stock/movements?limit=100", {"item_id": "{their_item}"}),
     ("/reports/low_stock?limit=100", {"id": "{their_item}"}),
+    ("/suppliers?limit=100", {"id": "{their_supplier}"}),
+    ("/suppliers?bank_account={account}", {"id": "{their_supplier}"}),
 )
 
 
@@ -218,6 +228,7 @@ def _writing_across() -> list[Step]:
         act("PATCH", "/sales_orders/{their_sale}", "their_sale", {"status": "cancelled"}),
         act("POST", "/sales_orders/{their_sale}/ship", "their_sale"),
         act("POST", "/transfers/{their_transfer}/receive", "their_transfer"),
+        act("PATCH", "/suppliers/{their_supplier}", "their_supplier", {"name": "Mine"}),
     ]
 
 
@@ -382,5 +393,7 @@ def _posing() -> list[Step]:
         ask("a user's token at the administrator's routes", "token", 401, invalid, path="/tenants"),
         ask("at their quotas", "token", 401, invalid, path="/admin/quotas/{other_id}"),
         ask("at what all have used", "token", 401, invalid, path=f"/admin/usage?{_SPAN}"),
+        ask("at their keys", "token", 401, invalid, path="/admin/keys/{other_id}"),
+        ask("at the platform's secrets", "token", 401, invalid, path="/admin/secrets"),
         ask("our token and our quotas", "token", 200, {"tenant": "{tenant_id}"}, path="/quotas"),
     ]

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
-from .step import Step
+from .step import Aside, Step
 
 __all__ = ["shell_lines"]
 
@@ -23,9 +23,13 @@ for part in sys.argv[1].split("."):
 print(value)' "$1"; }"""
 
 
-def shell_lines(url: str, tours: Iterable[tuple[Iterable[Step], Mapping[str, str]]]) -> list[str]:
+def shell_lines(
+    url: str, tours: Iterable[tuple[Iterable[Step | Aside], Mapping[str, str]]]
+) -> list[str]:
     """
     The steps that are to be shown, and those that they need, for bash with curl and python3.
+
+    No aside is among them: what they keep, no request that is shown may read.
 
     Args:
         url: Where the warehouse is.
@@ -35,7 +39,7 @@ def shell_lines(url: str, tours: Iterable[tuple[Iterable[Step], Mapping[str, str
     """
     lines, kept = [_PICK, f"URL={url}"], set[str]()
     for steps, variables in tours:
-        chosen = _with_what_they_need(list(steps))
+        chosen = _with_what_they_need([one for one in steps if isinstance(one, Step)])
         kept |= {step.keep[0] for step in chosen if step.keep}
         read = set().union(*map(_variables, chosen)) - kept
         lines += ["", *(f"{name.upper()}={shlex.quote(variables[name])}" for name in sorted(read))]
@@ -77,7 +81,8 @@ def _line(step: Step) -> str:
     parts += [f"-H {_quoted(f'{name}: {value}')}" for name, value in step.headers]
     if step.body is not None:
         parts.append("-H 'Content-Type: application/json'")
-        parts.append(f"-d {_quoted(json.dumps(step.body))}")
+        body = step.body if isinstance(step.body, str) else json.dumps(step.body)
+        parts.append(f"-d {_quoted(body)}")
     parts.append(f'"$URL"{_quoted(step.path)}')
     command = " ".join(parts)
     if step.keep is None:

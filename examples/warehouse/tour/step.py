@@ -1,14 +1,38 @@
 """
 A step of the tour: one request and the answer that is right.
+
+An `Aside` is what no request can show: a look into the database itself, or the
+check of a receipt with nothing but the keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ANY", "Contains", "Lacks", "Matches", "Step", "client", "log_in", "problem"]
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "Aside",
+    "Contains",
+    "Lacks",
+    "Matches",
+    "Members",
+    "Step",
+    "client",
+    "log_in",
+    "problem",
+]
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+"""In a dict: matches a member that is not there."""
 
 
 class _Any:
@@ -39,12 +63,25 @@ class Lacks:
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """
+    Matches whatever has no members but those with these names, at any depth.
+    """
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Matches:
     """
     Matches a text of which all is like a regular expression.
     """
 
     pattern: str
+
+
+def _silent(_body: Any) -> Iterable[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +122,8 @@ class Step:
         within: Ask again for so many seconds while the answer is another one.
 
         shown: Whether it stands in the tour that is printed.
+
+        tells: Of the body, lines that are worth reading when the tour is taken.
     """
 
     title: str
@@ -101,6 +140,7 @@ class Step:
     times: int = field(default=1, kw_only=True)
     within: float = field(default=0.0, kw_only=True)
     shown: bool = field(default=False, kw_only=True)
+    tells: Callable[[Any], Iterable[str]] = field(default=_silent, kw_only=True)
 
     @property
     def method(self) -> str:
@@ -115,6 +155,31 @@ class Step:
         The path with its query.
         """
         return self.request.partition(" ")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """
+    Something done beside the warehouse, and what has to come of it.
+
+    Args:
+        title: What is tried, for the reader.
+
+        does: Is given the variables and returns what `expect` is compared with,
+            as if it were a body.  It may block.
+
+        expect: As in a `Step`.
+
+        keep: As in a `Step`.
+
+        tells: As in a `Step`.
+    """
+
+    title: str
+    does: Callable[[Mapping[str, str]], Any]
+    expect: Any = ANY
+    keep: tuple[str, str] | None = field(default=None, kw_only=True)
+    tells: Callable[[Any], Iterable[str]] = field(default=_silent, kw_only=True)
 
 
 def problem(code: str, **members: Any) -> dict[str, Any]:

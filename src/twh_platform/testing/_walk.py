@@ -458,7 +458,8 @@ class _Walk:
     async def _ensure_unchanged(self) -> None:
         for read in self._first.reads.values():
             now = (await self._send(self._first, read.step, read.request)).answer
-            if changed := changes(read.answer, now) - read.volatile:
+            places = changes(read.answer, now) - read.volatile
+            if changed := {one for one in places if _member(one) not in self._volatile}:
                 detail = f"changed by the other tenant: {', '.join(sorted(changed))}"
                 self._found("change", read.step, read.request, detail)
 
@@ -592,3 +593,10 @@ def _ensure_fit(
         if not reason or not any(fnmatchcase(name, pattern) for name in made):
             message = f"the exception {pattern!r} needs an operation that it names, and a reason"
             raise ConfigurationError(message)
+
+
+def _member(place: str) -> str:
+    """
+    The name of the member at a place such as ``body.rules[].used``.
+    """
+    return place.rpartition(".")[2].removesuffix("[]")

@@ -10,10 +10,10 @@ import pytest
 
 from examples.warehouse.database import temporary_warehouse
 from examples.warehouse.passwords import hash_password
+from examples.warehouse.vault import Vault
 from tests.support.attacked import SWITCHES
 from tests.support.schemas import schema_text
 from tests.support.warehouse import PASSWORD, fill
-from twh_platform.tenancy.postgres import Seal
 from twh_platform.tenancy.postgres.attack import attack
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -149,7 +149,7 @@ def test_the_warehouse(attacked_server):
     digest = asyncio.run(hash_password(PASSWORD))
     with temporary_warehouse(attacked_server, administrator_password_hash=digest) as settings:
         asyncio.run(fill(settings))
-        seal = Seal.from_file(settings.seal_file)
+        seal = Vault.of(settings).seal()
         report = attack(settings.app_dsn, tenant="acme", other="globex", seal=seal)
 
     assert report.leaked == (), report.text()

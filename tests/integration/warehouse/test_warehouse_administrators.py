@@ -102,7 +102,9 @@ async def test_nobody_else_recalls(client: Client, sign_in: SignIn) -> None:
     assert signals == []
 
 
-@pytest.mark.parametrize("table", ["users", "passwords", "stock_movements", "twh.tenants"])
+@pytest.mark.parametrize(
+    "table", ["users", "passwords", "stock_movements", "twh.tenants", "twh.data_keys"]
+)
 async def test_the_login_reads_what_a_recall_needs(app: Starlette, table: str) -> None:
     """
     BYPASSRLS skips policies, not grants: no other table is there for it.

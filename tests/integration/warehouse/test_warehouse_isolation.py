@@ -19,13 +19,15 @@ from examples.warehouse.auth import Role
 from examples.warehouse.ids import new_id
 from examples.warehouse.settings import Settings
 from examples.warehouse.tour.isolation import isolation
+from examples.warehouse.vault import TOKENS, Vault
 from examples.warehouse.web import Operation
 from tests.support.warehouse import Client, SignIn, add, add_item, add_location, add_stock
 from twh_platform import Tenant, bind_tenant, unbind_tenant
-from twh_platform.tenancy.postgres import Seal
+from twh_platform.kms import platform_owner
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 
 BY_ID = [one for one in OPERATIONS if one.for_user and "{id:uuid}" in one.path]
+ACCOUNT = "GB82 WEST 1234 5698 7654 32"
 ABOVE_VIEWER = [one for one in OPERATIONS if one.for_user and one.access is not Role.VIEWER]
 
 
@@ -45,10 +47,10 @@ async def one_of(user: Client, area: str) -> str:
     line: dict[str, Any] = {"item_id": item, "quantity": 1}
     bought, sold = {**line, "unit_cost_minor": 1}, {**line, "unit_price_minor": 1}
     sale = {"customer": "C", "location_id": place, "lines": [sold]}
-    if area == "items":
-        return item
-    if area == "locations":
-        return place
+    if area in {"items", "locations"}:
+        return item if area == "items" else place
+    if area == "suppliers":
+        return await add(user, "/suppliers", name="S", bank_account=ACCOUNT)
     if area == "purchase_orders":
         return await add(user, "/purchase_orders", supplier="S", location_id=place, lines=[bought])
     if area == "transfers":
@@ -64,6 +66,7 @@ async def one_of(user: Client, area: str) -> str:
 
 BODIES: dict[str, Any] = {
     "change_item": {"name": "Mine"},
+    "change_supplier": {"name": "Mine"},
     "change_purchase_order": {"status": "cancelled"},
     "receive_purchase_order": {},
     "change_sales_order": {"status": "cancelled"},
@@ -144,18 +147,26 @@ REFUSED = {
         "CREATE TABLE public.t (a int)",
         "ALTER TABLE items NO FORCE ROW LEVEL SECURITY",
         "UPDATE items SET tenant_id = 'globex'",
+        "DELETE FROM suppliers",
+        "SELECT twh.shred_tenant()",
+        "SELECT * FROM twh.key_tenants",
+        "DELETE FROM twh.data_keys",
     ),
     "warehouse_directory": (
         "SELECT name FROM users",
         "SELECT * FROM items",
         "UPDATE passwords SET hash = ''",
         "UPDATE twh.tenants SET status = 'active'",
+        "SELECT * FROM suppliers",
+        "SELECT wrapped FROM twh.data_keys",
     ),
     "warehouse_administrator": (
         "SELECT * FROM users",
         "SELECT * FROM items",
         "SELECT hash FROM passwords",
         "TRUNCATE twh.tenants",
+        "SELECT * FROM suppliers",
+        "DELETE FROM twh.data_keys",
     ),
 }
 
@@ -165,7 +176,7 @@ def as_acme(warehouse: Settings, dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """
     Connect with a login's DSN, as acme.
     """
-    kind = TenantConnection.using(seal=Seal.from_file(warehouse.seal_file))
+    kind = TenantConnection.using(seal=Vault.of(warehouse).seal())
     with bind_tenant(Tenant(id="acme")), kind.connect(dsn) as connection:
         yield connection
 
@@ -218,10 +229,13 @@ async def test_an_administrators_token_is_read_like_a_users(app: Starlette, clie
     """
     Sent twice, beyond the limit, or with a header that changes its meaning, it is refused.
     """
-    settings, good = app.state.services.settings, app.state.services.tokens.for_administrator()
+    services = app.state.services
+    good = services.tokens.for_administrator()
+    with platform_owner():
+        secret = services.vault.secrets.get(TOKENS).secret.reveal()
     claims = jwt.decode(good, options={"verify_signature": False})
-    critical = jwt.encode(claims, settings.secret, headers={"crit": ["exp"]})
-    long = jwt.encode({**claims, "filler": "x" * 9000}, settings.secret)
+    critical = jwt.encode(claims, secret, headers={"crit": ["exp"]})
+    long = jwt.encode({**claims, "filler": "x" * 9000}, secret)
     answers = []
     for tokens in ([good], [good, good], [critical], [long], []):
         headers = [("Authorization", f"Bearer {token}") for token in tokens]

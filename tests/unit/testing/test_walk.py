@@ -145,6 +145,23 @@ async def test_an_empty_list_proves_nothing():
     assert [one.name for one in report.gaps] == ["GET /notes"]
 
 
+async def test_what_is_volatile_is_no_change():
+    """A member that is named as volatile may differ in the end; control: unnamed, it is found."""
+
+    class Timed(Boxes):
+        asked = 0
+
+        def list_notes(self):
+            self.asked += 1
+            status, body = super().list_notes()
+            return status, {**body, "reset_after": self.asked // 10}
+
+    named, unnamed = [await walked(Timed(), volatile=one) for one in (["reset_after"], [])]
+
+    named.ensure_clean()
+    assert ("change", "GET /notes") in found(unnamed)
+
+
 async def test_an_exception_excuses_no_leak():
     """An operation that is excepted is asked all the same."""
     exceptions = {**HEALTH, "* /boxes/{id}": "for another day"}
