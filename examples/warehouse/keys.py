@@ -15,8 +15,13 @@ from typing import Any, Self
 from psycopg_pool import ConnectionPool
 
 from twh_platform import Tenant, bind_tenant
-from twh_platform.kms import AsyncBlindIndex, BlindIndex, KeyService, TenantCipher
-from twh_platform.kms import AsyncTenantCipher as _Cipher
+from twh_platform.kms import (
+    AsyncBlindIndex,
+    AsyncTenantCipher,
+    BlindIndex,
+    KeyService,
+    TenantCipher,
+)
 from twh_platform.kms.lifecycle import (
     FileShredJournal,
     KeyUse,
@@ -140,7 +145,8 @@ class Keys:
         Raises:
             twh_platform.errors.KeyServiceError: If they cannot be had.
         """
-        await _Cipher(self.cipher).warm()
+        await AsyncTenantCipher(self.cipher).warm()
+        # An index has no `warm`: any value loads its keys.
         await AsyncBlindIndex(self.bank_accounts).value("")
 
     async def uses(self, tenant_id: str) -> tuple[list[KeyUse], bool]:

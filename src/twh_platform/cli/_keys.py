@@ -163,6 +163,11 @@ def keyset_service(keyset: Path | None, passphrase_file: Path | None) -> KeyServ
     The local key service of a file, or of the environment.
 
     It makes no master keys: a wrong name makes no tenant.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``key_service_missing`` if none is given, or what
+            `LocalKeyService` raises.
     """
     from ..kms import LocalKeyService
 
@@ -272,10 +277,9 @@ def _vault_auth(path: Path, found: object) -> Any:
     return kinds[method](**found)
 
 
-def _aws(path: Path, found: dict[str, Any]) -> KeyService:
+def _aws(_path: Path, found: dict[str, Any]) -> KeyService:
     from ..kms.aws import AwsKeyService
 
-    del path
     return AwsKeyService(**found)
 
 

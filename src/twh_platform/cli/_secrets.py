@@ -36,6 +36,7 @@ __all__ = [
     "read_secret",
     "secret_store",
     "store_and_service",
+    "using_file",
     "version_line",
     "write_private",
     "write_secret",
@@ -45,7 +46,6 @@ STORE_VARIABLE = "TWH_SECRETS"
 """The environment variable that has the path of the secret store's file."""
 
 _PURPOSE = "secrets"
-_FILE_CODE = "secret_file_unusable"
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +92,9 @@ def owner_of(tenant_id: str | None) -> AbstractContextManager[object]:
     """
     Bind a tenant, or the platform.
     """
-    from ..kms import platform_owner
-    from ..kms._owner import PLATFORM
-    from ..tenancy import Tenant, bind_tenant
+    from ..kms._owner import PLATFORM, as_owner
 
-    platform = tenant_id is None or tenant_id == PLATFORM.id
-    return platform_owner() if platform else bind_tenant(Tenant(id=str(tenant_id)))
+    return as_owner(PLATFORM.id if tenant_id is None else tenant_id)
 
 
 @contextlib.contextmanager
@@ -119,6 +116,9 @@ def store_and_service(
 ) -> Iterator[tuple[VersionedSecretStore, KeyService]]:
     """
     The store that is meant, and the key service that seals it.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: As `secret_store`.
     """
     path = options.store or (None if options.dsn else os.environ.get(STORE_VARIABLE))
     if not path and not options.dsn:
@@ -185,12 +185,16 @@ def read_secret(path: Path | None, *, exact: bool) -> Secret:
         path: The file.
 
         exact: Keep a line break at the end; else one is left out.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``secret_file_unusable``, or ``secret_invalid`` for what is no secret.
     """
     from ..kms._secret import HiddenBytes
     from ..kms.secrets import Secret
 
     if path is not None:
-        with _readable(path):
+        with using_file(path):
             value = HiddenBytes(path.read_bytes())
     elif sys.stdin.isatty():
         return Secret(getpass.getpass("value (not shown): "))
@@ -227,7 +231,7 @@ def write_private(content: bytes, path: Path) -> None:
     """
     Write a file of mode 600 in one step, in the place of what is there.
     """
-    with _readable(path):
+    with using_file(path):
         replace_file(path, content)
 
 
@@ -244,9 +248,15 @@ def version_line(version: SecretVersion) -> str:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def using_file(path: Path) -> Iterator[None]:
+    """
+    Tell what is wrong with a file that is read or written in the `with`.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``secret_file_unusable``.
+    """
     try:
         yield
     except OSError as error:
         message = f"{str(path)!r}: {error.strerror}"
-        raise ConfigurationError(message, code=_FILE_CODE) from error
+        raise ConfigurationError(message, code="secret_file_unusable") from error

@@ -11,7 +11,8 @@ destroying keys is in `twh_platform.kms.lifecycle`.  All of it needs the extra
 from ._announcements import KeyChanged, KeyServiceDegraded, KeyServiceRestored, KeyUsed
 from ._async_service import AsyncKeyService
 from ._blind_index import AsyncBlindIndex, BlindIndex
-from ._cache import CachePolicy, CacheStats
+from ._cache import CacheStats
+from ._cache_entry import CachePolicy
 from ._cipher import AsyncTenantCipher, TenantCipher
 from ._cipher_keys import SealLimits
 from ._context import KeyContext, encode_context

@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 from ..errors import ConfigurationError, KeyServiceUnavailableError
 from ..tenancy._tenant import Tenant
@@ -91,6 +92,11 @@ class BlindIndex:
     def value(self, text: str) -> bytes:
         """
         What to store beside a sealed *text*.
+
+        Raises:
+            twh_platform.errors.NoCurrentTenantError: If no tenant is bound.
+
+            twh_platform.errors.KeyServiceError: If its keys cannot be had.
         """
         tenant = require_owner()
         return self._value(tenant, self._ring(tenant), text)
@@ -98,6 +104,9 @@ class BlindIndex:
     def candidates(self, text: str) -> tuple[bytes, ...]:
         """
         What to search for: one value, or one for each key while the index is rotated.
+
+        Raises:
+            twh_platform.errors.PlatformError: As `value`.
         """
         tenant = require_owner()
         return self._candidates(tenant, self._ring(tenant), text)
@@ -114,6 +123,10 @@ class BlindIndex:
         Returns:
             The moment from which all write by the new key.  Then write the
             values of all rows anew, and call `end_rotation`.
+
+        Raises:
+            twh_platform.errors.KeyServiceUnavailableError: With code
+                ``data_keys_busy``, if others change the keys all the time.
         """
         tenant = require_owner()
         for _ in range(_ATTEMPTS):
@@ -207,19 +220,17 @@ class AsyncBlindIndex:
     def __init__(self, index: BlindIndex) -> None:
         self._index = index
 
-    async def value(self, text: str) -> bytes:
+    def value(self, text: str) -> Coroutine[Any, Any, bytes]:
         """
-        See `BlindIndex.value`.
+        See `BlindIndex.value`; for the tenant that is bound now, whoever awaits it.
         """
-        tenant = require_owner()
-        return self._index._value(tenant, await self._index._ring_async(tenant), text)  # noqa: SLF001 - its twin
+        return self._value(require_owner(), text)
 
-    async def candidates(self, text: str) -> tuple[bytes, ...]:
+    def candidates(self, text: str) -> Coroutine[Any, Any, tuple[bytes, ...]]:
         """
-        See `BlindIndex.candidates`.
+        See `BlindIndex.candidates`; for the tenant that is bound now, whoever awaits it.
         """
-        tenant = require_owner()
-        return self._index._candidates(tenant, await self._index._ring_async(tenant), text)  # noqa: SLF001 - its twin
+        return self._candidates(require_owner(), text)
 
     async def begin_rotation(self) -> datetime:
         """
@@ -232,6 +243,14 @@ class AsyncBlindIndex:
         See `BlindIndex.end_rotation`, in a thread; cancelled, it may have ended all the same.
         """
         return await asyncio.to_thread(self._index.end_rotation)
+
+    async def _value(self, tenant: Tenant, text: str) -> bytes:
+        ring = await self._index._ring_async(tenant)  # noqa: SLF001 - its twin
+        return self._index._value(tenant, ring, text)  # noqa: SLF001 - its twin
+
+    async def _candidates(self, tenant: Tenant, text: str) -> tuple[bytes, ...]:
+        ring = await self._index._ring_async(tenant)  # noqa: SLF001 - its twin
+        return self._index._candidates(tenant, ring, text)  # noqa: SLF001 - its twin
 
 
 def _age(record: DataKeyRecord) -> tuple[datetime, bytes]:

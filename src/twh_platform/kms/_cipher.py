@@ -11,17 +11,26 @@ from __future__ import annotations
 import asyncio
 import os
 import random as _random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ..errors import DecryptionError
 from ..tenancy._tenant import Tenant
-from ._cache import CachePolicy, CacheStats, DataKeyCache
+from ._cache import CacheStats, DataKeyCache
+from ._cache_entry import CachePolicy
 from ._cipher_keys import CipherKeys, SealLimits
-from ._clock import elapsed
-from ._data_keys import DataKeyStore, utc_now
+from ._clock import elapsed, utc_now
+from ._data_keys import DataKeyStore
 from ._envelope import Parsed, Suite, parse, parse_head
 from ._owner import require_owner
 from ._service import KeyService
@@ -177,6 +186,9 @@ class TenantCipher:
         Seal what comes in pieces, in suite 2, without gathering it.
 
         The tenant is the one that is bound now, whoever takes the pieces.
+
+        Raises:
+            twh_platform.errors.PlatformError: As `seal`.
         """
         tenant = require_owner()
         tail = self.data_keys.tail(tenant.id, context)
@@ -192,6 +204,10 @@ class TenantCipher:
         Each piece is authentic.  That nothing is missing is known at the end
         only: take what came as whole when the iterator has ended without
         `twh_platform.errors.DecryptionError`.
+
+        Raises:
+            twh_platform.errors.PlatformError: As `open`; from the iterator, but
+                for `twh_platform.errors.NoCurrentTenantError`.
         """
         tenant = require_owner()
         return self._open_pieces(tenant, chunks, self.data_keys.tail(tenant.id, context))
@@ -202,6 +218,11 @@ class TenantCipher:
 
         Args:
             suites: Of these suites; suite 2 if none is given.
+
+        Raises:
+            twh_platform.errors.NoCurrentTenantError: If no tenant is bound.
+
+            twh_platform.errors.KeyServiceError: If they cannot be had.
         """
         tenant = require_owner()
         for suite in suites or (Suite.STREAM,):
@@ -292,10 +313,11 @@ class AsyncTenantCipher:
         cipher = AsyncTenantCipher(TenantCipher(service, store))
         sealed = await cipher.seal(b"GB29 NWBK", {"column": "iban", "row": "42"})
 
-    The tenant is the one that is bound where a call is awaited or made a task.
-    With the data key at hand it works at once in the loop; what is above
-    1 MiB goes to a thread.  Data keys are loaded in threads of the cipher.  A
-    task that is cancelled while it waits disturbs none that wait for the same.
+    The tenant is the one that is bound where a call is made, whoever awaits it;
+    that there is none is told there.  With the data key at hand it works at
+    once in the loop; what is above 1 MiB goes to a thread.  Data keys are loaded
+    in threads of the cipher.  A task that is cancelled while it waits disturbs
+    none that wait for the same.
 
     Args:
         cipher: The blocking one; both may be used at the same time.
@@ -312,39 +334,30 @@ class AsyncTenantCipher:
         """
         return self._cipher
 
-    async def seal(
+    def seal(
         self,
         plaintext: bytes,
         context: Mapping[str, str] = NO_CONTEXT,
         *,
         suite: Suite = Suite.STREAM,
         inline: bool = False,
-    ) -> bytes:
+    ) -> Coroutine[Any, Any, bytes]:
         """
         See `TenantCipher.seal`.
         """
-        keys, tenant, size = self._keys, require_owner(), len(plaintext)
-        tail = keys.tail(tenant.id, context)
-        entry = keys.ready(tenant.id, suite, size)
-        if entry is None:
-            entry = await keys.cache.run_async(keys.to_seal(tenant, suite, size))
-        wrapped = (entry.record.wrapped,) if inline else ()
-        if size > _INLINE_BYTES:
-            return await asyncio.to_thread(entry.keys.seal, plaintext, tail, suite, inline=wrapped)
-        return entry.keys.seal(plaintext, tail, suite, inline=wrapped)
+        # Now, not when it is awaited: another tenant may be bound by then.
+        tenant = require_owner()
+        tail = self._keys.tail(tenant.id, context)
+        return self._seal(tenant, tail, plaintext, suite, inline)
 
-    async def open(self, sealed: bytes, context: Mapping[str, str] = NO_CONTEXT) -> bytes:
+    def open(
+        self, sealed: bytes, context: Mapping[str, str] = NO_CONTEXT
+    ) -> Coroutine[Any, Any, bytes]:
         """
         See `TenantCipher.open`.
         """
-        keys, tenant, parsed = self._keys, require_owner(), parse(sealed)
-        tail = keys.tail(tenant.id, context)
-        entry = keys.known(tenant.id, parsed)
-        if entry is None:
-            entry = await keys.cache.run_async(keys.opening(tenant, parsed))
-        if len(sealed) > _INLINE_BYTES:
-            return await asyncio.to_thread(entry.keys.open, parsed, tail)
-        return entry.keys.open(parsed, tail)
+        tenant = require_owner()
+        return self._open(tenant, self._keys.tail(tenant.id, context), sealed)
 
     def seal_stream(
         self,
@@ -388,6 +401,32 @@ class AsyncTenantCipher:
         See `TenantCipher.stats`.
         """
         return self._cipher.stats
+
+    async def _seal(
+        self,
+        tenant: Tenant,
+        tail: bytes,
+        plaintext: bytes,
+        suite: Suite,
+        inline: bool,  # noqa: FBT001 - as it was given
+    ) -> bytes:
+        keys, size = self._keys, len(plaintext)
+        entry = keys.ready(tenant.id, suite, size)
+        if entry is None:
+            entry = await keys.cache.run_async(keys.to_seal(tenant, suite, size))
+        wrapped = (entry.record.wrapped,) if inline else ()
+        if size > _INLINE_BYTES:
+            return await asyncio.to_thread(entry.keys.seal, plaintext, tail, suite, inline=wrapped)
+        return entry.keys.seal(plaintext, tail, suite, inline=wrapped)
+
+    async def _open(self, tenant: Tenant, tail: bytes, sealed: bytes) -> bytes:
+        keys, parsed = self._keys, parse(sealed)
+        entry = keys.known(tenant.id, parsed)
+        if entry is None:
+            entry = await keys.cache.run_async(keys.opening(tenant, parsed))
+        if len(sealed) > _INLINE_BYTES:
+            return await asyncio.to_thread(entry.keys.open, parsed, tail)
+        return entry.keys.open(parsed, tail)
 
     async def _seal_pieces(
         self, tenant: Tenant, chunks: AsyncIterable[bytes] | Iterable[bytes], tail: bytes

@@ -25,9 +25,11 @@ from ..errors import (
     KeyUnsupportedError,
 )
 from ..tenancy._tenant import Tenant
-from ._cache import DataKeyCache, Entry, Steps
+from ._cache import DataKeyCache, Steps
+from ._cache_entry import Entry
+from ._clock import utc_now
 from ._context import DATA_KEY_ID_BYTES, KeyContext
-from ._data_keys import DataKeyRecord, DataKeyState, DataKeyStore, tenant_shredded, utc_now
+from ._data_keys import DataKeyRecord, DataKeyState, DataKeyStore, records_of, tenant_shredded
 from ._envelope import Parsed, Suite
 from ._service import KeyService, WrappedKey, require_result
 from ._suites import Keys
@@ -214,7 +216,8 @@ class CipherKeys:
         entry: KeyEntry | None = held.sealing[suite]
         if entry is None or not entry.validated_at <= self._clock() < entry.seal_fresh_until:
             return None
-        if suite is _FIELD:
+        # Not by identity: a plain number may come, and what it seals is counted too.
+        if suite == _FIELD:
             entry.bytes_left -= size
             if entry.take() >= entry.roll_at or entry.bytes_left < 0:
                 return None
@@ -266,7 +269,7 @@ class CipherKeys:
         """
         entry = yield from self.sealing(tenant, suite)
         # Not counted: others were quicker, and it is worn by now.
-        while suite is _FIELD and not _counted(entry, size):
+        while suite == _FIELD and not _counted(entry, size):
             entry = yield from self.sealing(tenant, suite)
         return entry
 
@@ -301,6 +304,9 @@ class CipherKeys:
     def ring(self, tenant: Tenant, purpose: str) -> Steps[RingEntry]:
         """
         All data keys of a purpose; one is made if there is none to write with.
+
+        Raises:
+            twh_platform.errors.KeyServiceError: If one of them cannot be had.
         """
         entry = yield from self.cache.steps(
             tenant,
@@ -325,18 +331,19 @@ class CipherKeys:
         """
         What the store keeps of a purpose, without what is destroyed.
         """
-        records: list[DataKeyRecord] = []
-        while page := self.store.page(
-            tenant_id, after=records[-1].data_key_id if records else b"", purpose=purpose
-        ):
-            records += page
-        return records
+        return list(records_of(self.store, tenant_id, purpose=purpose))
 
     def make(
         self, tenant_id: str, purpose: str, *, shared: bool, seconds: float | None
     ) -> tuple[DataKeyRecord, bytes]:
         """
         A new data key, kept in the store; or the shared one that somebody made before.
+
+        Raises:
+            twh_platform.errors.KeyDestroyedError: With code
+                ``tenant_shredded``, if the tenant was shredded.
+
+            twh_platform.errors.KeyServiceError: If none can be had.
         """
         # Asked first: a key service that makes missing master keys would make one.
         if self.store.shredded(tenant_id):
@@ -397,14 +404,14 @@ class CipherKeys:
 
     def _load_to_seal(self, tenant_id: str, suite: Suite) -> KeyEntry:
         purpose = self._purposes[suite]
-        if suite is Suite.FIELD:
+        if suite == _FIELD:
             seconds: float | None = self.limits.field_seconds
             return self._entry(*self.make(tenant_id, purpose, shared=False, seconds=seconds))
         record = self.store.current(tenant_id, purpose)
         if record is not None:
             return self._entry(record, self._unwrap(record))
         # Values of a deterministic key are compared with old ones: it does not age.
-        seconds = None if suite is Suite.DETERMINISTIC else self.limits.shared_seconds
+        seconds = None if suite == Suite.DETERMINISTIC else self.limits.shared_seconds
         return self._entry(*self.make(tenant_id, purpose, shared=True, seconds=seconds))
 
     def _load_ring(self, tenant_id: str, purpose: str, before: Entry | None) -> RingEntry:
@@ -423,7 +430,8 @@ class CipherKeys:
         # Under a key that names the wrapped keys as well: what somebody brings
         # along must not take the place of what the store has.
         marks = [
-            f"{one.provider}\n{one.key_ref}\n".encode() + one.ciphertext for one in parsed.inline
+            f"{one.provider}\n{one.key_ref}\n{one.key_version}\n".encode() + one.ciphertext
+            for one in parsed.inline
         ]
         key = parsed.data_key_id + b"".join([sha256(mark).digest() for mark in marks])
         entry = yield from self.cache.steps(

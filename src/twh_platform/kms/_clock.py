@@ -1,14 +1,15 @@
 """
-The clock that ages are measured by: it never goes back, and counts sleep.
+The two clocks: one that ages are measured by, and the wall clock for what is stored.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
-__all__ = ["elapsed"]
+__all__ = ["elapsed", "utc_now"]
 
 
 def _choose() -> Callable[[], float]:
@@ -21,4 +22,11 @@ def _choose() -> Callable[[], float]:
 
 
 elapsed = _choose()
-"""Seconds since some moment of the past, suspended time included."""
+"""Seconds since some moment of the past, suspended time included.  It never goes back."""
+
+
+def utc_now() -> datetime:
+    """
+    The wall clock, with time zone.
+    """
+    return datetime.now(UTC)

@@ -8,13 +8,14 @@ rotation of a master key touches the rows of this store and no sealed value.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from ..errors import ConfigurationError, KeyDestroyedError, KeyServiceError
+from ._clock import utc_now
 from ._context import KeyContext
 from ._service import WrappedKey
 
@@ -25,10 +26,12 @@ __all__ = [
     "MemoryDataKeyStore",
     "current_of",
     "data_key_exists",
+    "records_of",
     "tenant_shredded",
     "tombstone_of",
-    "utc_now",
 ]
+
+_PAGE = 500
 
 
 class DataKeyState(StrEnum):
@@ -198,6 +201,18 @@ class DataKeyStore(Protocol):
         ...
 
 
+def records_of(
+    store: DataKeyStore, tenant_id: str, *, purpose: str | None = None
+) -> Iterator[DataKeyRecord]:
+    """
+    All of a tenant's data keys but destroyed ones, a page of the store at a time.
+    """
+    after = b""
+    while records := store.page(tenant_id, after=after, limit=_PAGE, purpose=purpose):
+        yield from records
+        after = records[-1].data_key_id
+
+
 def tombstone_of(record: DataKeyRecord) -> DataKeyRecord:
     """
     What is left of a destroyed data key: all but its wrapped bytes.
@@ -237,13 +252,6 @@ def data_key_exists(data_key_id: bytes) -> KeyServiceError:
     The error for an id that is taken.
     """
     return KeyServiceError(f"data key {data_key_id.hex()} exists", code="data_key_exists")
-
-
-def utc_now() -> datetime:
-    """
-    The wall clock, for what is stored.
-    """
-    return datetime.now(UTC)
 
 
 class MemoryDataKeyStore:

@@ -137,6 +137,10 @@ class Parsed(NamedTuple):
 def header_of(suite: Suite, data_key_id: bytes, *, inline: bool = False) -> bytes:
     """
     The first 19 bytes of every envelope of *suite* by this data key.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``key_context_invalid``, for an id of another length.
     """
     if len(data_key_id) != DATA_KEY_ID_BYTES:
         message = f"data_key_id has {len(data_key_id)} bytes, not {DATA_KEY_ID_BYTES}"

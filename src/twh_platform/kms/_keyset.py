@@ -157,6 +157,11 @@ class Keyset:
     def remaining(self, tenant_id: str) -> MasterKey:
         """
         The tenant's master key, if it is not destroyed.
+
+        Raises:
+            twh_platform.errors.KeyNotFoundError: If there never was one.
+
+            twh_platform.errors.KeyDestroyedError: If it is.
         """
         found = self.key(tenant_id)
         if found.state is KeyState.DESTROYED:

@@ -70,6 +70,8 @@ _SEALED_FIELDS = {
     "nonce",
     "body",
 }
+_BODY_FIELDS = ("id", "revision", "root", "keys")
+_ENTRY_FIELDS = ("state", "version", "versions", "created_at", "destroyed_at")
 
 
 class Passphrase:
@@ -245,10 +247,6 @@ def _identity(body: dict[str, Any]) -> str:
     if len(bytes.fromhex(identity)) != KEYSET_ID_BYTES or set(body) != set(_BODY_FIELDS):
         raise ValueError
     return identity
-
-
-_BODY_FIELDS = ("id", "revision", "root", "keys")
-_ENTRY_FIELDS = ("state", "version", "versions", "created_at", "destroyed_at")
 
 
 def _key(entry: dict[str, Any]) -> MasterKey:

@@ -79,6 +79,9 @@ class FixedKeyset:
     def change(self, change: Change) -> Keyset:
         """
         Refuse, unless there is nothing to change.
+
+        Raises:
+            twh_platform.errors.KeyUnsupportedError: If there is.
         """
         if change(self._keyset) is self._keyset:
             return self._keyset

@@ -29,6 +29,7 @@ from ._keyset import Keyset
 from ._keyset_document import Passphrase, decode_keyset
 from ._keyset_file import Change, FixedKeyset, KeysetFile, KeysetSource, MemoryKeyset
 from ._keyset_wrapping import derive_key, unwrap_key, wrap_key
+from ._owner import PLATFORM
 from ._secret import HiddenBytes, Secret
 from ._service import (
     DATA_KEY_BYTES,
@@ -46,7 +47,7 @@ __all__ = ["LocalKeyService"]
 
 _USES = Capability.TENANT_KEYS | Capability.NATIVE_REWRAP | Capability.MAC | Capability.VERSIONS
 _CHANGES = Capability.CREATE | Capability.ROTATE | Capability.DISABLE | Capability.DESTROY
-_CANARY = KeyContext(tenant_id="_platform", purpose="health", data_key_id=bytes(16))
+_CANARY = KeyContext(tenant_id=PLATFORM.id, purpose="health", data_key_id=bytes(16))
 
 
 class LocalKeyService:
@@ -129,10 +130,9 @@ class LocalKeyService:
                 return cls(found, passphrase=passphrase, create_missing=create_missing)
         finally:
             del passphrase
-        fixed = found
-        service = cls(fixed, create_missing=False)
+        service = cls(found, create_missing=False)
         service.capabilities = _USES
-        service._source = FixedKeyset(fixed)
+        service._source = FixedKeyset(found)
         return service
 
     def __repr__(self) -> str:

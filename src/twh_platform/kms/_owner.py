@@ -4,13 +4,14 @@ Whose keys are used: the current tenant's, or the platform's own.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ..errors import TenantMismatchError
 from ..tenancy._context import bind_tenant, require_tenant
 from ..tenancy._tenant import Tenant
 
-__all__ = ["PLATFORM", "platform_owner", "require_owner"]
+__all__ = ["PLATFORM", "as_owner", "platform_owner", "require_owner"]
 
 PLATFORM: Final = Tenant(id="_platform")
 """The owner of what belongs to no tenant: the platform's own secrets."""
@@ -28,6 +29,18 @@ def platform_owner() -> bind_tenant:
     process, is refused.
     """
     return bind_tenant(PLATFORM)
+
+
+def as_owner(tenant_id: str) -> AbstractContextManager[object]:
+    """
+    Bind an owner by its id inside a `with`: a tenant, or the platform itself.
+
+    It is for what works for many owners in turn, and is trusted to choose them.
+
+    Raises:
+        twh_platform.errors.TenantUnresolvedError: If the id is not valid.
+    """
+    return platform_owner() if tenant_id == PLATFORM.id else bind_tenant(Tenant(id=tenant_id))
 
 
 def require_owner() -> Tenant:

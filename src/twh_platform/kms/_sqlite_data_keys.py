@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..errors import ConfigurationError, KeyServiceUnavailableError
+from ._clock import utc_now
 from ._data_keys import (
     DataKeyRecord,
     DataKeyState,
     data_key_exists,
     tenant_shredded,
     tombstone_of,
-    utc_now,
 )
 from ._forks import reset_after_fork
 from ._service import WrappedKey

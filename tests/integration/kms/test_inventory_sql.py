@@ -16,7 +16,7 @@ pytest.importorskip("psycopg")
 import psycopg
 
 from tests.integration.kms._house import House, built
-from tests.support.postgres_keys import APP, OWNER
+from tests.support.postgres_keys import APP, KEEPER, OWNER
 from twh_platform import Tenant, bind_tenant
 from twh_platform.kms import Keyset, LocalKeyService, Suite, TenantCipher, WrappedKey
 from twh_platform.kms._envelope import encode_inline, header_of
@@ -112,7 +112,7 @@ def test_it_counts_by_suite_and_version(world):
 
 def test_after_a_rewrap_only_values_with_keys_of_their_own_are_left(world):
     """By reference everything is under the newest version, and not a value was touched."""
-    rewrap(world.service, world.store, tenants=TENANTS)
+    rewrap(world.service, world.house.store(KEEPER), tenants=TENANTS)
 
     old = {key for key in world.in_sql() if key[-1] == 1}
 

@@ -108,7 +108,7 @@ def test_another_role_reads_no_wrapped_bytes(house, kept):
 CHANGE = "UPDATE twh.data_keys SET {}, revision = revision + 1"
 
 
-@pytest.mark.parametrize("user", [APP, KEEPER, OWNER])
+@pytest.mark.parametrize("user", [KEEPER, OWNER])
 @pytest.mark.parametrize("what", ["state = 'active'", "wrapped = 'kept'", "not_after = now()"])
 def test_a_destroyed_key_is_not_revived(what, user, house, kept):
     """Control: before it was destroyed, the same statement changed it."""
@@ -117,6 +117,46 @@ def test_a_destroyed_key_is_not_revived(what, user, house, kept):
 
     assert refused(house, CHANGE.format(what), user) == "TW022"
     assert house.look("SELECT wrapped FROM twh.data_keys") == b"\x00"
+
+
+OVERWRITTEN = [
+    "wrapped = 'x'",
+    "key_ref = 'another'",
+    "key_version = key_version + 1",
+    "provider = 'vault'",
+    "state = 'destroyed', wrapped = '\\x00'",
+]
+
+
+@pytest.mark.parametrize("what", OVERWRITTEN)
+def test_the_application_cannot_overwrite_a_data_key(what, house, kept):
+    """Injected SQL makes nothing unreadable.  Control: an administrator's statement changes it."""
+    assert refused(house, CHANGE.format(what)) == "42501"
+    assert house.store().get(ACME.id, kept.data_key_id) == kept
+
+    house.sql(CHANGE.format(what), ACME, KEEPER)
+
+    assert house.store().get(ACME.id, kept.data_key_id) != kept
+
+
+def test_the_application_retires_a_data_key_and_cannot_take_that_back(house, kept):
+    """A key that was given up for leaked seals no more.  Control: an administrator may."""
+    house.sql(CHANGE.format("state = 'decrypt'"))
+
+    assert refused(house, CHANGE.format("state = 'active'")) == "42501"
+    assert refused(house, CHANGE.format(OVERWRITTEN[-1])) == "42501"
+    house.sql(CHANGE.format("state = 'active'"), ACME, KEEPER)
+
+
+def test_the_application_destroys_what_was_retired_of_a_blind_index(house, acme):
+    """As the end of its rotation does.  Control: not before it was retired."""
+    house.store().add(record(purpose="index.0123"))
+    assert refused(house, CHANGE.format(OVERWRITTEN[-1])) == "42501"
+
+    house.sql(CHANGE.format("state = 'decrypt'"))
+    house.sql(CHANGE.format(OVERWRITTEN[-1]))
+
+    assert house.look("SELECT state FROM twh.data_keys") == "destroyed"
 
 
 def test_a_change_without_a_new_revision_is_refused(house, kept):

@@ -509,23 +509,20 @@ class Stdin:
         return False
 
 
-def test_the_command_line(witness, tmp_path, monkeypatch):
-    """Every command, where it works and where it does not; `get` writes to a file."""
-    create_keyset(tmp_path / "keyset.json", tenants=("_platform",))
-    monkeypatch.setenv("TWH_KEYSET", str(tmp_path / "keyset.json"))
-    monkeypatch.setenv("TWH_SECRETS", str(tmp_path / "secrets.sqlite"))
-    env, backup = tmp_path / "app.env", str(tmp_path / "backup")
+def commands(folder):
+    """Every command of `secrets`, where it works and where it does not."""
+    env, backup = folder / "app.env", str(folder / "backup")
     env.write_text(f"TOKEN={MARK}\n")
-    (tmp_path / "app.env.bak").write_text(f"TOKEN={MARK}\n")
+    (folder / "app.env.bak").write_text(f"TOKEN={MARK}\n")
     migrate = ["migrate", "--env", str(env), "--variable"]
-    for words in (
+    return [
         ["put", "key", "--every", "1", "--overlap", "1"],
         ["put", "key", "--expected", "7"],
         ["put", "Bad Name"],
         ["put", "key", "--tenant", "nobody"],
         ["put", "key", "--every", "1"],
-        ["get", "key", "--output", str(tmp_path / "out")],
-        ["get", "key", "--output", str(tmp_path / "no" / "out")],
+        ["get", "key", "--output", str(folder / "out")],
+        ["get", "key", "--output", str(folder / "no" / "out")],
         ["get", "none"],
         ["list"],
         ["put", "key", "--pending"],
@@ -542,7 +539,15 @@ def test_the_command_line(witness, tmp_path, monkeypatch):
         ["revoke", "key", "1"],
         ["revoke", "key", "99"],
         ["list"],
-    ):
+    ]
+
+
+def test_the_command_line(witness, tmp_path, monkeypatch):
+    """Every command, where it works and where it does not; `get` writes to a file."""
+    create_keyset(tmp_path / "keyset.json", tenants=("_platform",))
+    monkeypatch.setenv("TWH_KEYSET", str(tmp_path / "keyset.json"))
+    monkeypatch.setenv("TWH_SECRETS", str(tmp_path / "secrets.sqlite"))
+    for words in commands(tmp_path):
         monkeypatch.setattr("sys.stdin", Stdin())
         witness.take(main(["secrets", *words]))
 

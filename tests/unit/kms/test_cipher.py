@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,8 @@ from twh_platform.errors import (
 from twh_platform.kms import (
     AsyncTenantCipher,
     CachePolicy,
+    Keyset,
+    LocalKeyService,
     MemoryDataKeyStore,
     SealLimits,
     Suite,
@@ -34,6 +37,7 @@ from twh_platform.kms import (
     _tails,
     parse,
     platform_owner,
+    replace_inline,
 )
 from twh_platform.kms._cipher_keys import HARD_STOP
 from twh_platform.kms._envelope import bound_tail
@@ -478,3 +482,45 @@ def test_limits_that_make_no_sense_are_refused(fault):
 def test_the_policy_can_be_read(house):
     """What others have to wait for is known from the cipher."""
     assert house.cipher.policy == CachePolicy()
+
+
+async def test_a_coroutine_is_its_makers(house):
+    """Whoever awaits it: the tenant is the one of the call.  Control: made there, it is theirs."""
+    twin = AsyncTenantCipher(house.cipher)
+    with bind_tenant(ACME):
+        made = twin.seal(b"x", ROW)
+    with bind_tenant(GLOBEX):
+        sealed, theirs = await made, await twin.seal(b"x", ROW)
+        with pytest.raises(DecryptionError):
+            await twin.open(sealed, ROW)
+        assert await twin.open(theirs, ROW) == b"x"
+    with bind_tenant(ACME):
+        opening = twin.open(sealed, ROW)
+
+    assert await opening == b"x"
+    with pytest.raises(NoCurrentTenantError):
+        twin.seal(b"x")
+
+
+def test_a_plain_number_of_a_suite_is_counted_too():
+    """What suite 1 seals is counted by each data key, and its data keys are shared with nobody."""
+    house = House(limits=SealLimits(field_messages=3))
+    with bind_tenant(ACME):
+        sealed = [house.cipher.seal(b"x", suite=1) for _ in range(7)]
+        ids = {parse(one).data_key_id for one in sealed}
+
+        assert len(ids) >= 3
+        assert not any(house.store.get(ACME.id, one).shared for one in ids)
+
+
+def test_a_version_that_was_changed_is_refused_from_the_cache_too():
+    """As it is without a cache: the list of wrapped keys is looked at whole."""
+    cipher = TenantCipher(LocalKeyService(Keyset.new()), MemoryDataKeyStore())
+    with bind_tenant(ACME):
+        sealed = cipher.seal(b"x", inline=True)
+        wrapped = parse(sealed).inline[0]
+        other = replace_inline(sealed, [replace(wrapped, key_version=wrapped.key_version + 1)])
+        assert cipher.open(sealed) == b"x"
+
+        with pytest.raises(KeyServiceError):
+            cipher.open(other)

@@ -252,3 +252,36 @@ def test_the_file_is_private_and_a_revoked_value_leaves_it(service, tmp_path):
 
     assert sealed not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_restore_that_ended_half_way_is_run_again(store, service, monkeypatch):
+    """What it has put back stays.  Control: a secret that changed since is not restored over."""
+    backup, _ = backup_secrets(store, service, OWNERS)
+    other, restore = MemorySecretStore(), MemorySecretStore.restore
+    with monkeypatch.context() as patched:
+        patched.setattr(other, "restore", _Ending(restore, other, after=2))
+        with pytest.raises(OSError, match="full"):
+            restore_secrets(other, service, backup)
+    assert len(other._states) == 2
+
+    restore_secrets(other, service, backup)
+
+    assert len(other._states) == 3
+    with bind_tenant(Tenant(id="acme")):
+        other.put("db/password", Secret("newer"))
+    with pytest.raises(SecretError):
+        restore_secrets(other, service, backup)
+
+
+class _Ending:
+    """A store's restoring, until the disk is full."""
+
+    def __init__(self, restore, store, *, after):
+        self._restore, self._store, self._left = restore, store, after
+
+    def __call__(self, state, values):
+        if not self._left:
+            message = "full"
+            raise OSError(message)
+        self._left -= 1
+        self._restore(self._store, state, values)

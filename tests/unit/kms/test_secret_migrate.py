@@ -244,3 +244,22 @@ def test_a_value_that_is_too_long_is_refused_before_anything_is_moved(tmp_path, 
         migrate_column(SqliteColumn(path, "suppliers", "iban"), store, prefix="x")
     assert caught.value.code == "migration_source_invalid"
     assert store.names() == []
+
+
+def test_a_line_that_is_added_meanwhile_is_not_lost(env):
+    """The file is left to whoever changed it; run again, nothing is lost."""
+
+    class Slow(MemorySecretStore):
+        def put(self, name, secret, **options):
+            if name == "jwt/key":
+                env.write_text(env.read_text() + "ADDED=1\n")
+            return super().put(name, secret, **options)
+
+    with platform_owner():
+        store = Slow()
+        with pytest.raises(SecretConflictError) as caught:
+            migrate_env_file(env, store, NAMES)
+        assert "mark-" not in str(caught.value)
+
+        assert not migrate_env_file(env, store, NAMES).left
+    assert env.read_text().endswith("ADDED=1\n")

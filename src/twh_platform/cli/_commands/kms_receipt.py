@@ -7,10 +7,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, DecryptionError
 from .._command import FOUND, OK, Command
 from .._keys import add_key_service, key_service
+
+if TYPE_CHECKING:
+    from ...kms.lifecycle import ShredReceipt
 
 __all__ = ["COMMAND", "receipt_lines"]
 
@@ -47,14 +51,10 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def receipt_lines(receipt: object) -> list[str]:
+def receipt_lines(receipt: ShredReceipt) -> list[str]:
     """
     What a receipt says, for people.
     """
-    from ...kms.lifecycle import ShredReceipt
-
-    if not isinstance(receipt, ShredReceipt):
-        raise TypeError
     at = f" at {receipt.destroyed_at:%Y-%m-%d %H:%M:%SZ}" if receipt.destroyed_at else ""
     told = "nobody was asked" if receipt.acknowledged is None else f"{receipt.acknowledged}"
     steps = ", ".join(f"{name} {duration / 1e6:.3f}" for name, duration in receipt.steps)

@@ -8,9 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ...errors import ConfigurationError
 from .._command import FOUND, OK, Command
-from .._secrets import add_store, store_and_service
+from .._secrets import add_store, store_and_service, using_file
 
 __all__ = ["COMMAND"]
 
@@ -29,11 +28,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from ...kms.secrets import restore_secrets
 
-    try:
+    with using_file(options.file):
         backup = options.file.read_bytes()
-    except OSError as error:
-        message = f"{str(options.file)!r}: {error.strerror}"
-        raise ConfigurationError(message, code="secret_file_unusable") from error
     with store_and_service(options) as (store, service):
         report = restore_secrets(store, service, backup)
     total = sum(report.secrets.values())

@@ -28,7 +28,8 @@ from ...errors import (
     SecretError,
     SecretNotFoundError,
 )
-from ..secrets._store import VersionedSecretStore, utc_now
+from .._clock import utc_now
+from ..secrets._store import VersionedSecretStore
 from ..secrets._versions import SecretState, Stage, read_state, write_state
 from ._clients import Clients
 from ._faults import SECRETS
@@ -85,7 +86,7 @@ class AwsSecretStore(VersionedSecretStore):
 
         timeout: Seconds that one request may take.
 
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
 
     Raises:
         twh_platform.errors.ConfigurationError: With a code that begins with ``aws_``.
@@ -149,8 +150,7 @@ class AwsSecretStore(VersionedSecretStore):
         if not found.revision:
             self._create(called, tenant_id)
         new = {version: self._put_value(called, value) for version, value in values.items()}
-        kept = {one.version for one in after.versions if one.revoked_at is None}
-        ids = {version: one for version, one in {**found.ids, **new}.items() if version in kept}
+        ids = {number: one for number, one in {**found.ids, **new}.items() if number in after.kept}
         document = _Document(after, found.revision + 1, ids)
         if not self._put_document(called, document):
             self._forget(called, new.values())

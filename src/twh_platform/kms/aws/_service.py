@@ -33,6 +33,7 @@ from .._checks import checked_data_key, checked_mac_key, checked_mac_message
 from .._clock import elapsed
 from .._context import KeyContext, length_prefixed
 from .._deadline import time_left
+from .._owner import PLATFORM
 from .._secret import HiddenBytes
 from .._service import (
     DATA_KEY_BYTES,
@@ -58,7 +59,6 @@ __all__ = ["AwsKeyService"]
 
 T = TypeVar("T")
 
-_PLATFORM = "_platform"
 _MAC_ALGORITHM = "HMAC_SHA_256"
 _LONGEST_TAG = 64
 _LIFE = Capability.CREATE | Capability.ROTATE | Capability.DISABLE | Capability.DESTROY
@@ -313,7 +313,7 @@ class AwsKeyService:
         """
         begun = time.monotonic()
         code = None
-        context = KeyContext(tenant_id=_PLATFORM, purpose="health", data_key_id=os.urandom(16))
+        context = KeyContext(tenant_id=PLATFORM.id, purpose="health", data_key_id=os.urandom(16))
         try:
             (made,) = self.generate([context])
             made = require_result(made)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError, DecryptionError, KeyServiceError
-from .._data_keys import DataKeyState, DataKeyStore
+from .._data_keys import DataKeyState, DataKeyStore, records_of
 from .._envelope import Suite, from_text, parse_head
+from .._owner import as_owner
 from .._service import KeyService, WrappedKey
-from ._jobs import as_owner
 
 __all__ = [
     "KeyUse",
@@ -26,7 +26,6 @@ __all__ = [
     "tenants_of",
 ]
 
-_PAGE = 500
 _TENANTS_AT_ONCE = 500
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?", re.ASCII)
 
@@ -333,11 +332,6 @@ def _stored(
 
 
 def _count(store: DataKeyStore, tenant_id: str) -> Counter[tuple[str, str, int]]:
-    counts: Counter[tuple[str, str, int]] = Counter()
-    after = b""
     with as_owner(tenant_id):
-        while records := store.page(tenant_id, after=after, limit=_PAGE):
-            for one in records:
-                counts[one.wrapped.provider, one.wrapped.key_ref, one.wrapped.key_version] += 1
-            after = records[-1].data_key_id
-    return counts
+        wrapped = (one.wrapped for one in records_of(store, tenant_id))
+        return Counter((one.provider, one.key_ref, one.key_version) for one in wrapped)

@@ -1,33 +1,20 @@
 """
-What jobs over many items share: a pace, a tenant at a time, and how far they are.
+What jobs over many items share: a pace, when to end, and how far they are.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError, KeyServiceError
-from ...tenancy._context import bind_tenant
-from ...tenancy._tenant import Tenant
-from .._owner import PLATFORM, platform_owner
 
-__all__ = ["JobProgress", "Pace", "as_owner", "ends_run"]
+__all__ = ["JobProgress", "Pace", "ends_run"]
 
 # Trying again can help, and yet it is one tenant's: if it ended a run, that
 # tenant would keep the run from all who come after it.
 _OF_ONE_TENANT = frozenset({"key_budget_exceeded", "key_unavailable"})
-
-
-def as_owner(tenant_id: str) -> AbstractContextManager[object]:
-    """
-    Bind whose items they are inside a `with`: stores answer for the current tenant only.
-    """
-    if tenant_id == PLATFORM.id:
-        return platform_owner()
-    return bind_tenant(Tenant(id=tenant_id))
 
 
 def ends_run(error: KeyServiceError) -> bool:

@@ -16,13 +16,12 @@ from dataclasses import replace as changed
 from typing import Protocol
 
 from ...errors import DecryptionError, KeyServiceError
-from .._data_keys import DataKeyState, DataKeyStore
+from .._data_keys import DataKeyState, DataKeyStore, records_of
 from .._envelope import Suite, from_text, parse, to_text
-from ._jobs import JobProgress, Pace, as_owner, ends_run
+from .._owner import as_owner
+from ._jobs import JobProgress, Pace, ends_run
 
 __all__ = ["ReencryptReport", "SealedRow", "reencrypt", "retire_data_keys"]
-
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +111,12 @@ def retire_data_keys(
         How many there were that still sealed.
     """
     chosen = None if data_key_ids is None else set(data_key_ids)
-    retired, after = 0, b""
     with as_owner(tenant_id):
-        while records := store.page(tenant_id, after=after, limit=_PAGE):
-            after = records[-1].data_key_id
-            retired += sum(
-                _retire(store, tenant_id, one.data_key_id)
-                for one in records
-                if chosen is None or one.data_key_id in chosen
-            )
-    return retired
+        return sum(
+            _retire(store, tenant_id, one.data_key_id)
+            for one in records_of(store, tenant_id)
+            if chosen is None or one.data_key_id in chosen
+        )
 
 
 def _retire(store: DataKeyStore, tenant_id: str, data_key_id: bytes) -> bool:
@@ -180,113 +175,110 @@ def reencrypt(
 
         clock: Seconds that never go back.
     """
-    work = _Reencrypt(cipher, store, write, suite)
-    pace = Pace(rate, sleep=sleep, clock=clock)
-    for row in rows:
-        if stop():
-            return work.report("stopped")
-        try:
-            if work.needs(row):
-                pace.take(1)
-                work.row(row)
-            else:
-                work.counts["current"] += 1
-                work.finished(row)
-        except KeyServiceError as error:
-            return work.report(error.code)
-        if progress is not None and work.counts["looked"] % every == 0:
-            progress(work.progress(row))
-    return work.report(None)
+    work = _Reencrypt(
+        cipher=cipher,
+        store=store,
+        write=write,
+        suite=suite,
+        pace=Pace(rate, sleep=sleep, clock=clock),
+        progress=progress,
+        every=every,
+        stop=stop,
+    )
+    return work.run(rows)
 
 
+@dataclass(kw_only=True)
 class _Reencrypt:
-    def __init__(
-        self,
-        cipher: _Cipher,
-        store: DataKeyStore,
-        write: Callable[[SealedRow, bytes | str], bool],
-        suite: Suite | None,
-    ) -> None:
-        self._cipher, self._store, self._write, self._suite = cipher, store, write, suite
+    # One run: what it was asked for, and how far it is.
+    cipher: _Cipher
+    store: DataKeyStore
+    write: Callable[[SealedRow, bytes | str], bool]
+    suite: Suite | None
+    pace: Pace
+    progress: Callable[[JobProgress], None] | None
+    every: int
+    stop: Callable[[], bool]
+
+    def __post_init__(self) -> None:
         self._retired: dict[tuple[str, bytes], bool] = {}
+        self._counts: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._cursor: str | None = None
-        self.counts: Counter[str] = Counter()
 
-    def needs(self, row: SealedRow) -> bool:
-        """
-        Whether the row's data key no longer seals, or its suite is to be left.
-        """
+    def run(self, rows: Iterable[SealedRow]) -> ReencryptReport:
+        for row in rows:
+            if self.stop():
+                return self._report("stopped")
+            try:
+                self._row(row)
+            except KeyServiceError as error:
+                return self._report(error.code)
+            self._tell(row)
+        return self._report(None)
+
+    def _row(self, row: SealedRow) -> None:
+        if self._needs(row):
+            self.pace.take(1)
+            self._seal_anew(row)
+        else:
+            self._counts["current"] += 1
+        self._counts["looked"] += 1
+        self._cursor = row.key
+
+    def _needs(self, row: SealedRow) -> bool:
         try:
             parsed = parse(_bytes(row.sealed))
         except DecryptionError:
-            return True
-        if parsed.inline or self._suite not in {None, parsed.suite}:
+            return True  # it is counted as failed there
+        if parsed.inline or self.suite not in {None, parsed.suite}:
             return True
         return self._is_retired(row.tenant_id, parsed.data_key_id)
-
-    def row(self, row: SealedRow) -> None:
-        """
-        Seal one row anew and write it.
-
-        Raises:
-            twh_platform.errors.KeyServiceError: If the key service does not
-                answer; the row does not count.
-        """
-        try:
-            with as_owner(row.tenant_id):
-                outcome = "sealed" if self._write(row, self._anew(row)) else "raced"
-        except KeyServiceError as error:
-            if ends_run(error):
-                raise
-            self._failed[error.code] += 1
-        else:
-            self.counts[outcome] += 1
-        self.finished(row)
-
-    def finished(self, row: SealedRow) -> None:
-        """
-        Go on after this row.
-        """
-        self.counts["looked"] += 1
-        self._cursor = row.key
-
-    def _anew(self, row: SealedRow) -> bytes | str:
-        sealed = _bytes(row.sealed)
-        suite = self._suite or parse(sealed).suite
-        plaintext = self._cipher.open(sealed, row.context)
-        anew = self._cipher.seal(plaintext, row.context, suite=suite)
-        return to_text(anew) if isinstance(row.sealed, str) else anew
 
     def _is_retired(self, tenant_id: str, data_key_id: bytes) -> bool:
         key = (tenant_id, data_key_id)
         if key not in self._retired:
             with as_owner(tenant_id):
-                record = self._store.get(tenant_id, data_key_id)
+                record = self.store.get(tenant_id, data_key_id)
             self._retired[key] = record is None or record.state is not DataKeyState.ACTIVE
         return self._retired[key]
 
-    def progress(self, row: SealedRow) -> JobProgress:
-        """
-        How far it is.
-        """
-        return JobProgress(
+    def _seal_anew(self, row: SealedRow) -> None:
+        try:
+            with as_owner(row.tenant_id):
+                outcome = "sealed" if self.write(row, self._anew(row)) else "raced"
+        except KeyServiceError as error:
+            if ends_run(error):
+                raise
+            self._failed[error.code] += 1
+        else:
+            self._counts[outcome] += 1
+
+    def _anew(self, row: SealedRow) -> bytes | str:
+        sealed = _bytes(row.sealed)
+        suite = self.suite or parse(sealed).suite
+        plaintext = self.cipher.open(sealed, row.context)
+        anew = self.cipher.seal(plaintext, row.context, suite=suite)
+        return to_text(anew) if isinstance(row.sealed, str) else anew
+
+    def _tell(self, row: SealedRow) -> None:
+        if self.progress is None or self._counts["looked"] % self.every:
+            return
+        progress = JobProgress(
             tenant_id=row.tenant_id,
-            looked=self.counts["looked"],
-            changed=self.counts["sealed"],
-            failed=self._failed.total() + self.counts["raced"],
+            looked=self._counts["looked"],
+            changed=self._counts["sealed"],
+            failed=self._failed.total() + self._counts["raced"],
             cursor=self._cursor,
         )
+        self.progress(progress)
 
-    def report(self, stopped: str | None) -> ReencryptReport:
-        """
-        What it did.
-        """
+    def _report(self, stopped: str | None) -> ReencryptReport:
         return ReencryptReport(
-            looked=self.counts["looked"],
-            sealed=self.counts["sealed"],
-            current=self.counts["current"],
-            raced=self.counts["raced"],
+            looked=self._counts["looked"],
+            sealed=self._counts["sealed"],
+            current=self._counts["current"],
+            raced=self._counts["raced"],
             failed=dict(self._failed),
             cursor=None if stopped is None else self._cursor,
             stopped=stopped,

@@ -21,9 +21,10 @@ from ...errors import ConfigurationError, KeyServiceError
 from .._announcements import DataKeysRewrapped
 from .._context import DATA_KEY_ID_BYTES, KeyContext
 from .._data_keys import DataKeyRecord, DataKeyState, DataKeyStore
+from .._owner import as_owner
 from .._service import Capability, KeyInfo, KeyService, Result, WrappedKey
 from ._inventory import remaining, tenants_of
-from ._jobs import JobProgress, Pace, as_owner, ends_run
+from ._jobs import JobProgress, Pace, ends_run
 
 __all__ = ["RewrapReport", "rewrap"]
 
@@ -130,8 +131,16 @@ def rewrap(
             ``job_cursor_invalid``, for a cursor that is none.
     """
     pace = Pace(rate, sleep=sleep, clock=clock)
-    work = _Rewrap(service, store, origin=origin, check=check, pace=pace, limit=pace.page(limit))
-    work.progress, work.stop = progress, stop
+    work = _Rewrap(
+        service=service,
+        store=store,
+        origin=origin,
+        check=check,
+        pace=pace,
+        limit=pace.page(limit),
+        progress=progress,
+        stop=stop,
+    )
     return work.run(tenants, after)
 
 
@@ -140,23 +149,20 @@ class _Stop(Exception):  # noqa: N818 -- it ends a run, and is no error of it
         self.code = code
 
 
+@dataclass(kw_only=True)
 class _Rewrap:
+    # One run: what it was asked for, and how far it is.
+    service: KeyService
+    store: DataKeyStore
+    origin: KeyService | None
+    check: bool
+    pace: Pace
+    limit: int
     progress: Callable[[JobProgress], None] | None
     stop: Callable[[], bool]
 
-    def __init__(
-        self,
-        service: KeyService,
-        store: DataKeyStore,
-        *,
-        origin: KeyService | None,
-        check: bool,
-        pace: Pace,
-        limit: int,
-    ) -> None:
-        self._service, self._store, self._origin = service, store, origin
-        self._check, self._pace, self._limit = check, pace, limit
-        self._versions = Capability.VERSIONS in service.capabilities
+    def __post_init__(self) -> None:
+        self._versions = Capability.VERSIONS in self.service.capabilities
         self._counts: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._cursor: str | None = None
@@ -179,7 +185,7 @@ class _Rewrap:
             return
         if first:
             yield first
-        yield from tenants_of(self._store, after=first)
+        yield from tenants_of(self.store, after=first)
 
     def _tenant(self, tenant_id: str, after: bytes) -> None:
         self._counts["tenants"] += 1
@@ -197,7 +203,7 @@ class _Rewrap:
         if not done and not failed:
             return
         try:
-            left = remaining(self._service, self._store, tenant_id)
+            left = remaining(self.service, self.store, tenant_id)
         except KeyServiceError:
             left = failed
         signal = DataKeysRewrapped(
@@ -208,13 +214,13 @@ class _Rewrap:
     def _next(self, tenant_id: str, after: bytes) -> list[DataKeyRecord]:
         if self.stop():
             raise _Stop("stopped")
-        return self._store.page(tenant_id, after=after, limit=self._limit)
+        return self.store.page(tenant_id, after=after, limit=self.limit)
 
     def _page(self, tenant_id: str, records: Sequence[DataKeyRecord]) -> None:
         try:
-            info = self._service.describe(tenant_id)
+            info = self.service.describe(tenant_id)
             todo = [one for one in records if not self._is_current(one, info)]
-            self._pace.take(len(todo))
+            self.pace.take(len(todo))
             results = self._wrapped(todo, info)
         except KeyServiceError as error:
             if ends_run(error):
@@ -237,14 +243,14 @@ class _Rewrap:
 
     def _is_own(self, record: DataKeyRecord, info: KeyInfo) -> bool:
         wrapped = record.wrapped
-        return wrapped.provider == self._service.name and wrapped.key_ref == info.key_ref
+        return wrapped.provider == self.service.name and wrapped.key_ref == info.key_ref
 
     def _wrapped(self, records: Sequence[DataKeyRecord], info: KeyInfo) -> list[Result[WrappedKey]]:
-        if self._origin is None:
-            results = self._service.rewrap(_pairs(records)) if records else []
+        if self.origin is None:
+            results = self.service.rewrap(_pairs(records)) if records else []
         else:
-            results = self._moved(self._origin, records, info)
-        return self._checked(records, results, info) if self._check else results
+            results = self._moved(self.origin, records, info)
+        return self._checked(records, results, info) if self.check else results
 
     def _moved(
         self, origin: KeyService, records: Sequence[DataKeyRecord], info: KeyInfo
@@ -253,9 +259,9 @@ class _Rewrap:
         foreign = [one for one in records if not self._is_own(one, info)]
         found: dict[bytes, Result[WrappedKey]] = {}
         if own:
-            found |= _by_id(own, self._service.rewrap(_pairs(own)))
+            found |= _by_id(own, self.service.rewrap(_pairs(own)))
         if foreign:
-            found |= _carry_over(origin, self._service, foreign)
+            found |= _carry_over(origin, self.service, foreign)
         return [found[one.data_key_id] for one in records]
 
     def _checked(
@@ -272,10 +278,10 @@ class _Rewrap:
     def _same_key(
         self, record: DataKeyRecord, new: WrappedKey, info: KeyInfo
     ) -> Result[WrappedKey]:
-        own = self._origin is None or self._is_own(record, info)
-        reader = self._service if own or self._origin is None else self._origin
+        own = self.origin is None or self._is_own(record, info)
+        reader = self.service if own or self.origin is None else self.origin
         (before,) = reader.unwrap([(record.wrapped, record.context)])
-        (after,) = self._service.unwrap([(new, record.context)])
+        (after,) = self.service.unwrap([(new, record.context)])
         if isinstance(before, KeyServiceError):
             return before
         if isinstance(after, KeyServiceError):
@@ -300,9 +306,9 @@ class _Rewrap:
     def _store_it(self, record: DataKeyRecord, new: WrappedKey, info: KeyInfo) -> str:
         old = record.wrapped
         for _ in range(_ATTEMPTS):
-            if self._store.replace(changed(record, wrapped=new), revision=record.revision):
+            if self.store.replace(changed(record, wrapped=new), revision=record.revision):
                 return "rewrapped"
-            fresh = self._store.get(record.tenant_id, record.data_key_id)
+            fresh = self.store.get(record.tenant_id, record.data_key_id)
             if fresh is None or fresh.state is DataKeyState.DESTROYED:
                 return "gone"
             if fresh.wrapped != old:

@@ -26,6 +26,7 @@ import hmac
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_bytes
 from typing import Any, NoReturn, Protocol
@@ -41,10 +42,10 @@ from ...errors import (
 )
 from ...tenancy._tenant import valid_tenant_id
 from .._announcements import TenantShredded
-from .._clock import elapsed
+from .._clock import elapsed, utc_now
 from .._context import DATA_KEY_ID_BYTES, KeyContext
-from .._data_keys import DataKeyStore, utc_now
-from .._owner import PLATFORM
+from .._data_keys import DataKeyStore, records_of
+from .._owner import PLATFORM, as_owner
 from .._service import (
     Capability,
     KeyInfo,
@@ -53,7 +54,6 @@ from .._service import (
     WrappedKey,
     require_result,
 )
-from ._jobs import as_owner
 from ._journal import ShredJournal
 from ._receipt import ShredReceipt, signed, time_of, time_text, verified
 
@@ -61,7 +61,6 @@ __all__ = ["shred"]
 
 _PURPOSE = "canary"
 _CONTEXT = {"twh": "canary"}
-_PAGE = 500
 _ATTEMPTS = 3
 _STEPS = ("prepare", "tombstone", "notify", "destroy", "evict", "acknowledge", "prove")
 _GONE = (KeyState.DESTROYED, KeyState.DESTROYING)
@@ -146,9 +145,18 @@ def shred(
             ``shred_unproven``: all is destroyed, and nothing is left to prove
             it with.  In both cases there is no receipt.
     """
-    work = _Shred(valid_tenant_id(tenant_id), service, store, journal, clock)
-    work.cipher, work.notify, work.acknowledged = cipher, notify, acknowledged
-    work.cache_seconds, work.now = cache_seconds, now
+    work = _Shred(
+        tenant_id=valid_tenant_id(tenant_id),
+        service=service,
+        store=store,
+        journal=journal,
+        cipher=cipher,
+        notify=notify,
+        acknowledged=acknowledged,
+        cache_seconds=cache_seconds,
+        now=now,
+        clock=clock,
+    )
     with as_owner(tenant_id):
         receipt = work.run()
     announce(
@@ -162,29 +170,27 @@ def shred(
     return receipt
 
 
+@dataclass(kw_only=True)
 class _Shred:
+    # One run: what it was asked for, and what the journal has of it.
+    tenant_id: str
+    service: KeyService
+    store: DataKeyStore
+    journal: ShredJournal
     cipher: _Cipher | None
     notify: Callable[[str], object] | None
     acknowledged: Callable[[str], int | None] | None
     cache_seconds: float
     now: Callable[[], datetime]
+    clock: Callable[[], float]
 
-    def __init__(
-        self,
-        tenant_id: str,
-        service: KeyService,
-        store: DataKeyStore,
-        journal: ShredJournal,
-        clock: Callable[[], float],
-    ) -> None:
-        self._tenant_id, self._service, self._store = tenant_id, service, store
-        self._journal, self._clock = journal, clock
+    def __post_init__(self) -> None:
         self._entry: dict[str, Any] = {}
         self._info: KeyInfo
 
     def run(self) -> ShredReceipt:
         self._require_capable()
-        kept = self._journal.load(self._tenant_id)
+        kept = self.journal.load(self.tenant_id)
         if kept is None:
             self._prepare()
         else:
@@ -201,31 +207,31 @@ class _Shred:
         return self._receipt()
 
     def _require_capable(self) -> None:
-        if self._tenant_id == PLATFORM.id:
+        if self.tenant_id == PLATFORM.id:
             message = "the platform's own keys are not shredded: receipts are signed with them"
             raise KeyUnsupportedError(message, code="shred_unsupported")
-        missing = _CAPABLE & ~self._service.capabilities
+        missing = _CAPABLE & ~self.service.capabilities
         if missing:
             names = ", ".join(one.name or "" for one in missing)
-            message = f"key service {self._service.name!r} cannot shred a tenant: it lacks {names}"
+            message = f"key service {self.service.name!r} cannot shred a tenant: it lacks {names}"
             raise KeyUnsupportedError(message, code="shred_unsupported")
 
     def _read(self, text: str) -> dict[str, Any]:
-        entry = verified(text, self._service, kind="journal")
-        if entry["tenant"] != self._tenant_id or entry["provider"] != self._service.name:
-            message = f"the journal is not of tenant {self._tenant_id!r} at this key service"
+        entry = verified(text, self.service, kind="journal")
+        if entry["tenant"] != self.tenant_id or entry["provider"] != self.service.name:
+            message = f"the journal is not of tenant {self.tenant_id!r} at this key service"
             raise DecryptionError(message, code="receipt_invalid")
         return entry
 
     def _save(self) -> None:
-        text = signed(self._entry, self._service, kind="journal")
-        self._journal.save(self._tenant_id, text)
+        text = signed(self._entry, self.service, kind="journal")
+        self.journal.save(self.tenant_id, text)
 
     def _step(self, name: str, act: Callable[[], None]) -> None:
-        began = self._clock()
+        began = self.clock()
         act()
         if name not in self._entry["steps"]:
-            self._entry["steps"][name] = round(max(0.0, self._clock() - began) * 1e6)
+            self._entry["steps"][name] = round(max(0.0, self.clock() - began) * 1e6)
             self._save()
 
     def _prepare(self) -> None:
@@ -233,8 +239,8 @@ class _Shred:
         if info is None or info.state in _GONE:
             self._end_unproven(info)
         self._entry = {
-            "tenant": self._tenant_id,
-            "provider": self._service.name,
+            "tenant": self.tenant_id,
+            "provider": self.service.name,
             "key_ref": info.key_ref,
             "began": time_text(self.now()),
             "data_keys": self._count(),
@@ -243,13 +249,13 @@ class _Shred:
         }
         self._step("prepare", self._make_canaries)
         # The journal has to be readable while there is something to go back to.
-        self._read(self._journal.load(self._tenant_id) or "")
+        self._read(self.journal.load(self.tenant_id) or "")
 
     def _found(self) -> KeyInfo | None:
         try:
-            return self._service.describe(self._tenant_id)
+            return self.service.describe(self.tenant_id)
         except KeyNotFoundError:
-            if self._store.shredded(self._tenant_id) or self._count():
+            if self.store.shredded(self.tenant_id) or self._count():
                 return None
             raise
 
@@ -261,44 +267,41 @@ class _Shred:
             self._destroy()
         self._evict()
         message = (
-            f"the master key of tenant {self._tenant_id!r} was gone before, and no journal of its "
+            f"the master key of tenant {self.tenant_id!r} was gone before, and no journal of its "
             "shred is here: all is destroyed, and no receipt can be given"
         )
         raise KeyServiceError(message, code="shred_unproven")
 
     def _make_canaries(self) -> None:
         context = KeyContext(
-            tenant_id=self._tenant_id,
+            tenant_id=self.tenant_id,
             purpose=_PURPOSE,
             data_key_id=token_bytes(DATA_KEY_ID_BYTES),
         )
-        made = require_result(self._service.generate([context])[0])
-        opened = require_result(self._service.unwrap([(made.wrapped, context)])[0])
+        made = require_result(self.service.generate([context])[0])
+        opened = require_result(self.service.unwrap([(made.wrapped, context)])[0])
         if not hmac.compare_digest(opened, made.plaintext):
             raise self._incomplete("a canary did not open before anything was destroyed")
         self._entry["canary"] = _wrapped_text(made.wrapped, context)
-        if self.cipher is not None and not self._store.shredded(self._tenant_id):
+        if self.cipher is not None and not self.store.shredded(self.tenant_id):
             sealed = self.cipher.seal(context.data_key_id, _CONTEXT)
             if self.cipher.open(sealed, _CONTEXT) != context.data_key_id:
                 raise self._incomplete("a sealed canary did not open before")
             self._entry["sealed"] = b64encode(sealed).decode()
 
     def _count(self) -> int:
-        count, after = 0, b""
-        while records := self._store.page(self._tenant_id, after=after, limit=_PAGE):
-            count, after = count + len(records), records[-1].data_key_id
-        return count
+        return sum(1 for _ in records_of(self.store, self.tenant_id))
 
     def _tombstone(self) -> None:
         # Of a second run the store says 0; of the first, it knows better than we.
-        destroyed = self._store.destroy(self._tenant_id)
+        destroyed = self.store.destroy(self.tenant_id)
         self._entry["data_keys"] = max(self._entry["data_keys"], destroyed)
-        if not self._store.shredded(self._tenant_id) or self._count():
+        if not self.store.shredded(self.tenant_id) or self._count():
             raise self._incomplete("the store of data keys still has some")
 
     def _tell(self) -> None:
         if self.notify is not None:
-            self.notify(self._tenant_id)
+            self.notify(self.tenant_id)
 
     def _destroy(self) -> None:
         # A process that has not heard of it may have made a key of the same
@@ -311,32 +314,32 @@ class _Shred:
         raise self._incomplete(f"the key service says that its master key is {state}")
 
     def _destroyed(self) -> KeyInfo:
-        claim = self._service.destroy(self._tenant_id)
+        claim = self.service.destroy(self.tenant_id)
         try:
-            return self._service.describe(self._tenant_id)
+            return self.service.describe(self.tenant_id)
         except KeyNotFoundError:
             return claim
 
     def _evict(self) -> None:
         if self.cipher is not None:
-            self.cipher.evict(self._tenant_id)
+            self.cipher.evict(self.tenant_id)
 
     def _wait(self) -> None:
         if self.acknowledged is not None:
-            self._entry.setdefault("acknowledged", self.acknowledged(self._tenant_id))
+            self._entry.setdefault("acknowledged", self.acknowledged(self.tenant_id))
 
     def _prove(self) -> None:
-        wrapped, context = _wrapped_of(self._entry["canary"], self._tenant_id)
-        code = self._refusal(lambda: require_result(self._service.unwrap([(wrapped, context)])[0]))
+        wrapped, context = _wrapped_of(self._entry["canary"], self.tenant_id)
+        code = self._refusal(lambda: require_result(self.service.unwrap([(wrapped, context)])[0]))
         self._entry.setdefault("canary_code", code)
         cipher, sealed = self.cipher, self._entry.get("sealed")
         if cipher is not None and sealed is not None:
             code = self._refusal(lambda: cipher.open(b64decode(sealed), _CONTEXT))
             self._entry.setdefault("sealed_code", code)
         # Of a service that refuses everything, a refusal is no proof.
-        health = self._service.health()
+        health = self.service.health()
         if not health.ok:
-            message = f"key service {self._service.name!r} is not healthy: {health.code}"
+            message = f"key service {self.service.name!r} is not healthy: {health.code}"
             raise KeyServiceUnavailableError(message)
 
     def _refusal(self, act: Callable[[], object]) -> str:
@@ -351,7 +354,7 @@ class _Shred:
         raise self._incomplete("a canary still opens")
 
     def _incomplete(self, what: str) -> KeyServiceError:
-        message = f"tenant {self._tenant_id!r} is not shredded: {what}"
+        message = f"tenant {self.tenant_id!r} is not shredded: {what}"
         return KeyServiceError(message, code="shred_incomplete")
 
     def _receipt(self) -> ShredReceipt:
@@ -361,7 +364,7 @@ class _Shred:
             self._save()
         acknowledged: int | None = entry.get("acknowledged")
         return ShredReceipt(
-            tenant_id=self._tenant_id,
+            tenant_id=self.tenant_id,
             provider=entry["provider"],
             key_ref=entry["key_ref"],
             state=info.state,

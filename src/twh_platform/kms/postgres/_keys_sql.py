@@ -3,7 +3,8 @@ Data keys and secrets as plain SQL: tables of tenants, and what guards their liv
 
 ``twh.data_keys``
     Wrapped data keys, one row each.  A tenant table like any other.  The
-    application's role adds rows, reads them, and changes what wraps them; the
+    application's role adds rows, reads and retires them, and destroys what was
+    retired of a blind index; administrators change what wraps them too.  The
     rest of a row stays as it was added.
 
 ``twh.key_tenants``
@@ -34,6 +35,9 @@ About the guards:
   nobody about other tenants.
 - A destroyed row cannot be changed, and every change raises ``revision`` by
   one, whoever makes it.  ``wrapped`` of a destroyed row is one zero byte.
+- An administrator is who may execute ``twh.shred_tenant()``.  Nobody else can
+  overwrite a data key that seals values, or have a retired one seal again: not
+  by SQL that is injected into the application either.
 - Triggers that reach beyond the tenant's own rows and the functions are
   SECURITY DEFINER.  Policies are forced, so they hold the owner too.
 - Caches hear ``key:TENANT`` and ``secret:TENANT:NAME`` on the channel
@@ -235,6 +239,21 @@ BEGIN
         RAISE EXCEPTION 'a change of a data key raises its revision by one'
             USING ERRCODE = '{DESTROYED_SQLSTATE}';
     END IF;
+    -- Who may shred is an administrator.  The function runs as its owner, who may.
+    IF has_function_privilege(current_user, 'twh.shred_tenant()', 'EXECUTE') THEN
+        RETURN NEW;
+    END IF;
+    -- The key of a blind index that was replaced, and no other.
+    IF OLD.state = 'decrypt' AND NEW.state = 'destroyed' AND starts_with(OLD.purpose, 'index.') THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.state = 'destroyed' OR (OLD.state, NEW.state) = ('decrypt', 'active') OR
+        (NEW.provider, NEW.key_ref, NEW.key_version, NEW.wrapped)
+        IS DISTINCT FROM (OLD.provider, OLD.key_ref, OLD.key_version, OLD.wrapped)
+    THEN
+        RAISE EXCEPTION 'data keys are rewrapped, destroyed and taken back by administrators'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     RETURN NEW;
 END
 $$;
@@ -349,11 +368,12 @@ def keys_sql(*, role: str, administrators: Iterable[str] = (), auditors: Iterabl
     the application's role.  PostgreSQL 15 or newer.
 
     Args:
-        role: The login role of the application: it adds and reads data keys of
-            its tenant, replaces what wraps them, and keeps its secrets.
+        role: The login role of the application: it adds, reads and retires data
+            keys of its tenant, and keeps its secrets.
 
         administrators: Logins of those who keep the keys: they may do the same,
-            and shred the tenant that is bound.  Policies hold them too.
+            rewrap data keys, and shred the tenant that is bound.  Policies hold
+            them too.
 
         auditors: Logins with BYPASSRLS that may see which tenants have keys,
             and everything of a data key but its wrapped form.

@@ -39,6 +39,9 @@ def opened(connect: Connect, told: Callable[[psycopg.Error], PlatformError]) -> 
         connect: Gives the connection.
 
         told: Makes our error of the driver's.
+
+    Raises:
+        twh_platform.errors.PlatformError: What *told* made.
     """
     try:
         with connect() as connection, connection.transaction():

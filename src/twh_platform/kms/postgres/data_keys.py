@@ -11,12 +11,12 @@ from functools import partial
 
 from ..._extras import missing_extra
 from ...errors import KeyAccessDeniedError, KeyServiceError, KeyServiceUnavailableError
+from .._clock import utc_now
 from .._data_keys import (
     DataKeyRecord,
     DataKeyState,
     data_key_exists,
     tenant_shredded,
-    utc_now,
 )
 from .._service import WrappedKey
 from ._keys_sql import SHREDDED_SQLSTATE

@@ -12,10 +12,12 @@ from typing import Any
 
 from ..._extras import missing_extra
 from ...errors import BackendUnavailableError, SecretError
+from .._clock import utc_now
 from .._secret import Secret
 from ..secrets._sqlite import Sealer, open_secret, seal_secret
-from ..secrets._store import VersionedSecretStore, utc_now
+from ..secrets._store import VersionedSecretStore
 from ..secrets._versions import (
+    TIMES,
     SecretState,
     SecretVersion,
     Stage,
@@ -31,8 +33,7 @@ except ImportError as error:
 
 __all__ = ["PostgresSecretStore"]
 
-_TIMES = ("created_at", "expires_at", "current_since", "retires_at", "revoked_at")
-_TIMES_SQL = ", ".join(_TIMES)
+_TIMES_SQL = ", ".join(TIMES)
 
 # A row for the policy also where a secret has no version, none where it is unknown.
 _LOAD = f"""\
@@ -80,7 +81,7 @@ class PostgresSecretStore(VersionedSecretStore):
 
         cipher: A `TenantCipher`; best one with a purpose of its own, ``secrets``.
 
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ def _read(ask: Ask, tenant_id: str, name: str) -> SecretState:
 def _version(name: str, row: Row) -> SecretVersion:
     number, stage, *times = row
     moments: dict[str, Any] = {
-        key: moment and moment.astimezone(UTC) for key, moment in zip(_TIMES, times, strict=True)
+        key: moment and moment.astimezone(UTC) for key, moment in zip(TIMES, times, strict=True)
     }
     return SecretVersion(name=name, version=number, stage=stage and Stage(stage), **moments)
 
@@ -181,5 +182,5 @@ def _values(tenant_id: str, one: SecretVersion) -> dict[str, object]:
         "name": one.name,
         "version": one.version,
         "stage": one.stage and one.stage.value,
-        **{time: getattr(one, time) for time in _TIMES},
+        **{time: getattr(one, time) for time in TIMES},
     }

@@ -283,6 +283,10 @@ class BlindIndexed(TypeDecorator[Any]):
 
     Args:
         index: A `BlindIndex`, or a function that gives one.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``sealed_not_comparable``, from every other comparison.
     """
 
     impl = LargeBinary

@@ -6,6 +6,7 @@ Needs the extra `kms`.
 
 from .._announcements import SecretChanged, SecretRead
 from .._secret import Secret
+from ._async_store import AsyncSecretStore
 from ._backup import BackupReport, backup_secrets, restore_secrets
 from ._cache import AsyncCachedSecrets, CachedSecrets
 from ._migrate import (
@@ -28,7 +29,6 @@ from ._rotation import (
 )
 from ._sqlite import SqliteSecretStore
 from ._store import (
-    AsyncSecretStore,
     MemorySecretStore,
     SecretStore,
     VersionedSecretStore,

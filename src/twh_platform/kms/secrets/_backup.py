@@ -23,7 +23,7 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -34,15 +34,14 @@ from ...errors import (
     KeyDestroyedError,
     SecretError,
 )
-from ...tenancy._context import bind_tenant
-from ...tenancy._tenant import Tenant
+from .._clock import utc_now
 from .._context import DATA_KEY_ID_BYTES, KeyContext, length_prefixed
 from .._envelope import Suite, bound_tail, parse
-from .._owner import PLATFORM, platform_owner, require_owner
+from .._owner import as_owner, platform_owner, require_owner
 from .._secret import HiddenBytes, Secret
 from .._service import KeyService, require_result
 from .._suites import Keys
-from ._store import announce_read, utc_now
+from ._announcing import announce_read
 from ._versions import SecretState, read_state, write_state
 
 __all__ = ["BackupReport", "RestoringStore", "backup_secrets", "restore_secrets"]
@@ -122,7 +121,7 @@ def backup_secrets(
     sections: list[bytes] = []
     listed: list[dict[str, Any]] = []
     for owner_id in dict.fromkeys(owners):
-        with _owner(owner_id):
+        with as_owner(owner_id):
             counts[owner_id], section = _section(store, service, backup_id)
         sections.append(section)
         listed.append({"owner": owner_id, "sha256": hashlib.sha256(section).hexdigest()})
@@ -137,7 +136,8 @@ def restore_secrets(store: RestoringStore, service: KeyService, backup: bytes) -
     """
     Put the secrets of a backup into a store that has none of their owners.
 
-    All of it is opened and checked before the first secret is written.
+    All of it is opened and checked before the first secret is written.  A run
+    that ended half way is run again: what it has put back stays.
 
     Args:
         store: The store.
@@ -157,28 +157,35 @@ def restore_secrets(store: RestoringStore, service: KeyService, backup: bytes) -
         manifest = _document(_open(service, sealed, "manifest"))
     made_at, owners = _checked(manifest, sections)
     opened: dict[str, list[tuple[SecretState, dict[int, Secret]]]] = {}
+    left: dict[str, list[tuple[SecretState, dict[int, Secret]]]] = {}
     destroyed = []
     for owner_id, section in zip(owners, sections, strict=True):
-        with _owner(owner_id):
-            if store.names():
-                message = (
-                    f"{owner_id!r} has secrets here: a backup is restored where there are none"
-                )
-                raise SecretError(message, code="secret_store_not_empty")
+        with as_owner(owner_id):
             try:
                 opened[owner_id] = _secrets(_open(service, section, manifest["id"]))
             except KeyDestroyedError:
                 destroyed.append(owner_id)
-    for owner_id, secrets in opened.items():
-        with _owner(owner_id):
+            left[owner_id] = _left(store, opened.get(owner_id, []))
+    for owner_id, secrets in left.items():
+        with as_owner(owner_id):
             for state, values in secrets:
                 store.restore(state, values)
     counts = {owner_id: len(secrets) for owner_id, secrets in opened.items()}
     return BackupReport(made_at=made_at, secrets=counts, destroyed=tuple(destroyed))
 
 
-def _owner(owner_id: str) -> AbstractContextManager[object]:
-    return platform_owner() if owner_id == PLATFORM.id else bind_tenant(Tenant(id=owner_id))
+def _left(
+    store: RestoringStore, secrets: list[tuple[SecretState, dict[int, Secret]]]
+) -> list[tuple[SecretState, dict[int, Secret]]]:
+    # What an earlier run has put back, before it was ended, is there as it was.
+    states = {state.name: state for state, _ in secrets}
+    names = store.names()
+    if any(store.state(name) != states.get(name) for name in names):
+        message = (
+            f"{require_owner().id!r} has secrets here: a backup is restored where there are none"
+        )
+        raise SecretError(message, code="secret_store_not_empty")
+    return [(state, values) for state, values in secrets if state.name not in names]
 
 
 def _section(store: RestoringStore, service: KeyService, backup_id: str) -> tuple[int, bytes]:

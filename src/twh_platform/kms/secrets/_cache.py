@@ -22,11 +22,13 @@ from ...errors import (
     PlatformError,
     SecretConflictError,
 )
-from .._clock import elapsed
+from .._clock import elapsed, utc_now
 from .._forks import reset_after_fork
 from .._owner import require_owner
 from .._secret import Secret
-from ._store import SecretStore, accepted_values, announce_read, secret_threads, utc_now
+from ._announcing import announce_read
+from ._async_store import secret_threads
+from ._store import SecretStore, accepted_values
 from ._versions import RotationPolicy, SecretValue, SecretVersion, Stage, valid_secret_name
 
 __all__ = ["AsyncCachedSecrets", "CachedSecrets"]
@@ -67,7 +69,7 @@ class CachedSecrets:
     `forget` while it is being read is read again.  An expiry or the end of an
     overlap is kept to the moment, cached or not.
 
-        >>> from twh_platform.kms import MemorySecretStore, Secret
+        >>> from twh_platform.kms.secrets import CachedSecrets, MemorySecretStore, Secret
         >>> from twh_platform.tenancy import Tenant, bind_tenant
         >>> secrets = CachedSecrets(MemorySecretStore(), max_age=30)
         >>> with bind_tenant(Tenant(id="acme")):
@@ -91,7 +93,7 @@ class CachedSecrets:
 
         clock: Seconds that never go back and count sleep.
 
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
 
     Raises:
         twh_platform.errors.ConfigurationError: If a number is not above zero.

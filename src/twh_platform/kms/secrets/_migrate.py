@@ -18,7 +18,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -31,9 +31,7 @@ from ...errors import (
     SecretConflictError,
     SecretNotFoundError,
 )
-from ...tenancy._context import bind_tenant
-from ...tenancy._tenant import Tenant
-from .._owner import PLATFORM, platform_owner
+from .._owner import as_owner
 from .._secret import LONGEST_SECRET_BYTES, HiddenBytes, Secret
 from ._store import SecretStore
 from ._versions import valid_secret_name
@@ -283,7 +281,8 @@ def migrate_env_file(
             ``migration_source_invalid``: a variable is missing, empty, or there twice.
 
         twh_platform.errors.SecretConflictError: If the store has another value
-            of that name.  The file is left as it is.
+            of that name, or somebody changed the file meanwhile.  The file is
+            left as it is.
     """
     path = Path(path)
     for name in names.values():
@@ -298,7 +297,7 @@ def migrate_env_file(
             _move(store, names[variable], values[names[variable]])
     if values:
         with _reading(path):
-            _replace(path, _rewritten(text, found, names))
+            _replace(path, text, _rewritten(text, found, names))
     secrets = {name: values.get(name) or store.get(name).secret for name in names.values()}
     left = find_readable(secrets, [*_beside(path), *also])
     return MigrationReport(moved=tuple(values), before=len(names) - len(values), left=left)
@@ -339,12 +338,15 @@ def _rewritten(
     return HiddenBytes(b"".join([*pieces, text[at:]]))
 
 
-def _replace(path: Path, text: HiddenBytes) -> None:
+def _replace(path: Path, before: HiddenBytes, after: HiddenBytes) -> None:
     path = path.resolve()  # a link stays a link
     with path.open("r+b") as old:
         status = os.fstat(old.fileno())
-        replace_file(path, text, like=status)
+        if HiddenBytes(old.read()) != before:
+            raise SecretConflictError(f"{str(path)!r} changed while it was moved: run it again")
+        replace_file(path, after, like=status)
         # Nobody finds the old file by its name; other names of it are emptied with it.
+        old.seek(0)
         old.write(bytes(status.st_size))
         old.flush()
         os.fsync(old.fileno())
@@ -432,19 +434,13 @@ def migrate_column(source: ColumnSource, store: SecretStore, *, prefix: str) -> 
     values: dict[str, Secret] = {}
     for row in source.rows():
         name = valid_secret_name(f"{prefix}/{row.key.lower()}")
-        with _owned(row.owner):
+        with nullcontext() if row.owner is None else as_owner(row.owner):
             _move(store, name, row.value)
         if not source.replace(row, REFERENCE + name):
             raise SecretConflictError(f"the row of secret {name!r} changed while it was moved")
         values[name if row.owner is None else f"{row.owner}:{name}"] = row.value
     left = source.search(values)
     return MigrationReport(moved=tuple(values), before=before, left=left)
-
-
-def _owned(owner: str | None) -> AbstractContextManager[object]:
-    if owner is None:
-        return nullcontext()
-    return platform_owner() if owner == PLATFORM.id else bind_tenant(Tenant(id=owner))
 
 
 class SqliteColumn:

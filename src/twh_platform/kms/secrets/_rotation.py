@@ -21,7 +21,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias
 
-from ..._signals import announce
 from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
@@ -31,10 +30,11 @@ from ...errors import (
     SecretRevokedError,
 )
 from ...tenancy._carry import create_clean_task
-from .._announcements import SecretChanged
+from .._clock import utc_now
 from .._owner import platform_owner, require_owner
 from .._secret import Secret
-from ._store import SecretStore, utc_now
+from ._announcing import announcing_change, code_of
+from ._store import SecretStore
 from ._versions import RotationPolicy, SecretState, SecretVersion, Stage, is_due
 
 __all__ = [
@@ -165,7 +165,7 @@ def rotate_due(
     Args:
         store: The store, as the owner who is bound here.
 
-        now: The time of day; the real one if None.
+        now: The moment, with time zone; this one if None.
 
         makers: See `rotate_secret`.
 
@@ -185,7 +185,7 @@ def rotate_due(
         except SecretConflictError:
             continue
         except Exception as error:  # noqa: BLE001 -- a maker's fault is its secret's alone
-            failed.append((name, _code(error)))
+            failed.append((name, code_of(error)))
     return RotationReport(rotated=tuple(rotated), failed=tuple(failed), looked=len(names))
 
 
@@ -196,25 +196,9 @@ def _state(store: SecretStore, name: str) -> SecretState:
 def _announced(
     store: SecretStore, state: SecretState, makers: Mapping[str, Maker]
 ) -> SecretVersion:
-    tenant_id = require_owner().id
-    try:
+    with announcing_change(require_owner().id, state.name, "rotated") as done:
         version = _rotated(store, state, makers)
-    except Exception as error:
-        announce(
-            SecretChanged(
-                tenant_id=tenant_id,
-                name=state.name,
-                version=None,
-                action="rotated",
-                code=_code(error),
-            )
-        )
-        raise
-    announce(
-        SecretChanged(
-            tenant_id=tenant_id, name=state.name, version=version.version, action="rotated"
-        )
-    )
+        done.append(version.version)
     return version
 
 
@@ -243,10 +227,6 @@ def _maker(name: str, makers: Mapping[str, Maker]) -> Maker:
 
 def _random(_name: str, policy: RotationPolicy) -> Secret:
     return Secret.random(policy.random_bytes, policy.form)
-
-
-def _code(error: Exception) -> str:
-    return error.code if isinstance(error, PlatformError) else type(error).__name__
 
 
 def _platform_alone() -> Iterable[AbstractContextManager[object]]:
@@ -324,7 +304,7 @@ class RotationTask:
             try:
                 await asyncio.to_thread(self.run_once)
             except Exception as error:  # noqa: BLE001 -- the next round may do better
-                _logger.warning("a round of rotation failed: %s", _code(error))
+                _logger.warning("a round of rotation failed: %s", code_of(error))
             await asyncio.sleep(self._interval * (0.9 + 0.2 * self._chance()))
 
     def _round(self) -> list[RotationReport]:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import BackendUnavailableError, ConfigurationError
+from .._clock import utc_now
 from .._secret import Secret
-from ._store import VersionedSecretStore, utc_now
+from ._store import VersionedSecretStore
 from ._versions import SecretState, read_state, write_state
 
 __all__ = ["Sealer", "SqliteSecretStore", "open_secret", "seal_secret"]
@@ -91,7 +92,7 @@ class SqliteSecretStore(VersionedSecretStore):
 
         timeout: Seconds to wait for another process that writes.
 
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
 
     Raises:
         twh_platform.errors.ConfigurationError: With code
@@ -147,10 +148,9 @@ class SqliteSecretStore(VersionedSecretStore):
             connection.execute(
                 "INSERT OR REPLACE INTO twh_secrets_v1 VALUES (?, ?, ?)", (*key, _written(after))
             )
-            kept = {one.version for one in after.versions if one.revoked_at is None}
             connection.executemany(
                 "DELETE FROM twh_secret_values_v1 WHERE tenant_id = ? AND name = ? AND version = ?",
-                [(*key, one.version) for one in before.versions if one.version not in kept],
+                [(*key, one.version) for one in before.versions if one.version not in after.kept],
             )
             connection.executemany(
                 "INSERT INTO twh_secret_values_v1 VALUES (?, ?, ?, ?)",

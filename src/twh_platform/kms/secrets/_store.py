@@ -15,24 +15,15 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
-from ..._signals import announce, has_listeners
-from ...errors import (
-    BackendUnavailableError,
-    PlatformError,
-    SecretConflictError,
-    SecretNotFoundError,
-    SecretRevokedError,
-)
-from .._announcements import SecretChanged, SecretRead
+from ...errors import SecretConflictError, SecretNotFoundError, SecretRevokedError
+from .._clock import utc_now
 from .._owner import require_owner
 from .._secret import HiddenBytes, Secret
-from .._threads import TimedThreads
+from ._announcing import announce_read, announcing_change, code_of
 from ._versions import (
     RotationPolicy,
     SecretState,
@@ -44,19 +35,11 @@ from ._versions import (
     promote_pending,
     revoke_version,
     roll_back_current,
+    usable_versions,
     valid_secret_name,
 )
 
-__all__ = [
-    "AsyncSecretStore",
-    "MemorySecretStore",
-    "SecretStore",
-    "VersionedSecretStore",
-    "accepted_values",
-    "announce_read",
-    "secret_threads",
-    "utc_now",
-]
+__all__ = ["MemorySecretStore", "SecretStore", "VersionedSecretStore", "accepted_values"]
 
 _ATTEMPTS = 8
 
@@ -181,39 +164,15 @@ def accepted_values(
     For whoever checks signatures or passwords that were made before a rotation.
     It is empty if there is no secret, or all of it was revoked.
     """
-    moment = now or datetime.now(UTC)
-    usable = [one for one in store.versions(name) if one.usable(moment) and one.current_since]
-    usable.sort(key=lambda one: (one.stage is not Stage.CURRENT, -one.version))
+    moment = now or utc_now()
+    state = SecretState(name=name, versions=tuple(store.versions(name)))
     values = []
-    for one in usable:
+    for one in usable_versions(state, now=moment):
         try:
             values.append(store.get(name, version=one.version))
         except (SecretNotFoundError, SecretRevokedError):
             continue  # revoked since the list was made
     return tuple(values)
-
-
-def announce_read(
-    tenant_id: str, name: str, version: int | None, source: str, code: str | None = None
-) -> None:
-    """
-    Announce a `SecretRead`, if somebody listens.
-    """
-    if has_listeners(SecretRead):
-        announce(
-            SecretRead(tenant_id=tenant_id, name=name, version=version, source=source, code=code)
-        )
-
-
-def _code(error: Exception) -> str:
-    return error.code if isinstance(error, PlatformError) else type(error).__name__
-
-
-def utc_now() -> datetime:
-    """
-    The time of day, with time zone.
-    """
-    return datetime.now(UTC)
 
 
 class VersionedSecretStore(ABC):
@@ -225,7 +184,7 @@ class VersionedSecretStore(ABC):
     were checked, and raise nothing but `twh_platform.errors.PlatformError`.
 
     Args:
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
     """
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now) -> None:
@@ -319,7 +278,7 @@ class VersionedSecretStore(ABC):
         try:
             found = self._get(tenant_id, name, stage, version)
         except Exception as error:
-            announce_read(tenant_id, name, version, "store", _code(error))
+            announce_read(tenant_id, name, version, "store", code_of(error))
             raise
         announce_read(tenant_id, name, found.version.version, "store")
         return found
@@ -401,12 +360,11 @@ class VersionedSecretStore(ABC):
             twh_platform.errors.SecretConflictError: If there is one of that name.
         """
         tenant_id, name = require_owner().id, valid_secret_name(state.name)
-        with _announcing(tenant_id, name, "restored") as done:
-            kept = {one.version for one in state.versions if one.revoked_at is None}
+        with announcing_change(tenant_id, name, "restored") as done:
             packed = {
                 version: self._pack(secret, name, version)
                 for version, secret in values.items()
-                if version in kept
+                if version in state.kept
             }
             if not self._save(tenant_id, SecretState(name=name), state, packed):
                 raise SecretConflictError(f"secret {name!r} exists: it is not restored over it")
@@ -433,7 +391,7 @@ class VersionedSecretStore(ABC):
     ) -> SecretVersion:
         tenant_id = require_owner().id
         valid_secret_name(name)
-        with _announcing(tenant_id, name, action) as done:
+        with announcing_change(tenant_id, name, action) as done:
             after = self._decided(tenant_id, name, decide, secret)
             version = after.numbered(number(after))
             assert version is not None  # noqa: S101 -- every decision keeps its version
@@ -466,24 +424,6 @@ def _current_number(state: SecretState) -> int:
     return current.version if current else 0
 
 
-@contextmanager
-def _announcing(tenant_id: str, name: str, action: str) -> Iterator[list[int]]:
-    """
-    Announce a `SecretChanged` at the end, with the version that is put into the list.
-    """
-    done: list[int] = []
-    try:
-        yield done
-    except Exception as error:
-        announce(
-            SecretChanged(
-                tenant_id=tenant_id, name=name, version=None, action=action, code=_code(error)
-            )
-        )
-        raise
-    announce(SecretChanged(tenant_id=tenant_id, name=name, version=done[0], action=action))
-
-
 class MemorySecretStore(VersionedSecretStore):
     """
     Secrets in the memory of one process, unsealed: for tests and for trying things out.
@@ -497,7 +437,7 @@ class MemorySecretStore(VersionedSecretStore):
         's3cr3t'
 
     Args:
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
     """
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now) -> None:
@@ -520,9 +460,8 @@ class MemorySecretStore(VersionedSecretStore):
             if self._load(tenant_id, after.name) != before:
                 return False
             self._states[tenant_id, after.name] = after
-            kept = {one.version for one in after.versions if one.revoked_at is None}
             for one in before.versions:
-                if one.version not in kept:
+                if one.version not in after.kept:
                     self._values.pop((tenant_id, after.name, one.version), None)
             for version, value in values.items():
                 self._values[tenant_id, after.name, version] = HiddenBytes(value)
@@ -538,122 +477,3 @@ class MemorySecretStore(VersionedSecretStore):
                 for owner, name in self._states
                 if owner == tenant_id and name.startswith(prefix)
             ]
-
-
-class AsyncSecretStore:
-    """
-    The twin of a blocking secret store: the same calls, to be awaited.
-
-        async with AsyncSecretStore(store) as secrets:
-            value = await secrets.get("smtp/password")
-
-    Args:
-        store: The blocking one.
-
-        threads: How many of its calls run at once.
-
-        seconds: How long a caller waits, its turn in the queue included; then
-            `twh_platform.errors.BackendUnavailableError` with code
-            ``secret_store_timeout`` is raised.  The call itself ends by the
-            store's own timeouts.
-    """
-
-    def __init__(self, store: SecretStore, *, threads: int = 4, seconds: float = 10.0) -> None:
-        self._store = store
-        self._threads = secret_threads(threads, seconds)
-
-    async def put(
-        self,
-        name: str,
-        secret: Secret,
-        *,
-        stage: Stage = Stage.CURRENT,
-        expires_at: datetime | None = None,
-        expected: int | None = None,
-        overlap: float | None = None,
-        policy: RotationPolicy | None = None,
-    ) -> SecretVersion:
-        """
-        See `SecretStore.put`.
-        """
-        return await self._threads.run(
-            self._store.put,
-            name,
-            secret,
-            stage=stage,
-            expires_at=expires_at,
-            expected=expected,
-            overlap=overlap,
-            policy=policy,
-        )
-
-    async def get(
-        self, name: str, *, stage: Stage = Stage.CURRENT, version: int | None = None
-    ) -> SecretValue:
-        """
-        See `SecretStore.get`.
-        """
-        return await self._threads.run(self._store.get, name, stage=stage, version=version)
-
-    async def versions(self, name: str) -> list[SecretVersion]:
-        """
-        See `SecretStore.versions`.
-        """
-        return await self._threads.run(self._store.versions, name)
-
-    async def promote(self, name: str, *, overlap: float | None = None) -> SecretVersion:
-        """
-        See `SecretStore.promote`.
-        """
-        return await self._threads.run(self._store.promote, name, overlap=overlap)
-
-    async def roll_back(self, name: str, *, overlap: float | None = None) -> SecretVersion:
-        """
-        See `SecretStore.roll_back`.
-        """
-        return await self._threads.run(self._store.roll_back, name, overlap=overlap)
-
-    async def revoke(self, name: str, version: int) -> SecretVersion:
-        """
-        See `SecretStore.revoke`.
-        """
-        return await self._threads.run(self._store.revoke, name, version)
-
-    async def names(self, *, prefix: str = "") -> list[str]:
-        """
-        See `SecretStore.names`.
-        """
-        return await self._threads.run(self._store.names, prefix=prefix)
-
-    async def policy(self, name: str) -> RotationPolicy | None:
-        """
-        See `SecretStore.policy`.
-        """
-        return await self._threads.run(self._store.policy, name)
-
-    async def aclose(self) -> None:
-        """
-        Let the threads go; calls that still run are not waited for.
-
-        One that has not begun is refused, as are later ones: with
-        `twh_platform.errors.ConfigurationError`, code ``async_closed``.
-        """
-        self._threads.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-
-def secret_threads(count: int, seconds: float) -> TimedThreads:
-    """
-    Threads for calls of a secret store; see `AsyncSecretStore`.
-    """
-    return TimedThreads(count, name="twh-secrets", seconds=seconds, late=partial(_late, seconds))
-
-
-def _late(seconds: float) -> BackendUnavailableError:
-    message = f"the secret store did not answer within {seconds:g} s"
-    return BackendUnavailableError(message, code="secret_store_timeout")

@@ -30,6 +30,7 @@ from .._secret import FORMS, Secret
 
 __all__ = [
     "DEFAULT_OVERLAP",
+    "TIMES",
     "RotationPolicy",
     "SecretState",
     "SecretValue",
@@ -192,6 +193,13 @@ class SecretState:
         The highest number in use; 0 if there is no version.
         """
         return self.versions[-1].version if self.versions else 0
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """
+        The numbers of the versions that have a value: all that were not revoked.
+        """
+        return frozenset(one.version for one in self.versions if one.revoked_at is None)
 
     def at(self, stage: Stage) -> SecretVersion | None:
         """
@@ -477,7 +485,8 @@ def read_policy(document: Mapping[str, Any] | None) -> RotationPolicy | None:
     return None if document is None else RotationPolicy(**document)
 
 
-_TIMES = ("created_at", "expires_at", "current_since", "retires_at", "revoked_at")
+TIMES = ("created_at", "expires_at", "current_since", "retires_at", "revoked_at")
+"""The fields of a version that are moments."""
 
 
 def write_state(state: SecretState) -> dict[str, Any]:
@@ -486,7 +495,7 @@ def write_state(state: SecretState) -> dict[str, Any]:
     """
     versions = [
         {"version": one.version, "stage": one.stage and one.stage.value}
-        | {time: _written(getattr(one, time)) for time in _TIMES if getattr(one, time)}
+        | {time: _written(getattr(one, time)) for time in TIMES if getattr(one, time)}
         for one in state.versions
     ]
     return {"name": state.name, "versions": versions, "policy": write_policy(state.policy)}
@@ -505,7 +514,7 @@ def read_state(document: Mapping[str, Any]) -> SecretState:
             name=name,
             version=int(one["version"]),
             stage=one["stage"] and Stage(one["stage"]),
-            **{time: datetime.fromisoformat(one[time]) for time in _TIMES if one.get(time)},
+            **{time: datetime.fromisoformat(one[time]) for time in TIMES if one.get(time)},
         )
         for one in document["versions"]
     ]

@@ -60,6 +60,10 @@ class VaultLogin:
     def of(cls, answer: Answer) -> Self:
         """
         Read what a login or a renewal answered.
+
+        Raises:
+            twh_platform.errors.KeyServiceError: With code
+                ``vault_answer_invalid``, if there is no token in it.
         """
         given = answer.part("auth")
         token = given.get("client_token")
@@ -93,6 +97,10 @@ class TokenAuth:
         token: The token itself.
 
         file: Or the file that holds it.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``vault_auth_invalid``, for both, neither, or what cannot be a token.
     """
 
     def __init__(
@@ -141,6 +149,11 @@ class AppRoleAuth:
         role_name: The role that the wrapped id must be of.
 
         mount: Where the method is mounted.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``vault_auth_invalid`` for several secret ids, or
+            ``vault_name_invalid``.
     """
 
     def __init__(
@@ -271,6 +284,11 @@ class JwtAuth:
         file: Or the file that holds it, read at each login.
 
         mount: Where the method is mounted.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``vault_auth_invalid`` for both or neither, or
+            ``vault_name_invalid``.
     """
 
     def __init__(

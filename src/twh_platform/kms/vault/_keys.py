@@ -16,7 +16,6 @@ import hmac
 import os
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -29,7 +28,7 @@ from ...errors import (
     KeyServiceUnavailableError,
     KeyUnsupportedError,
 )
-from .._checks import checked_data_key, checked_mac_message
+from .._checks import checked_data_key
 from .._context import KeyContext
 from .._service import (
     DATA_KEY_BYTES,
@@ -44,9 +43,12 @@ from .._service import (
     WrappedKey,
 )
 from ._auth import VaultAuth
+from ._batches import by_tenant, fill, filled
+from ._metadata import check_kind, latest_version, made_at, open_versions
 from ._names import KeyNames, ciphertext_version
 from ._session import VaultSession
 from ._status import VaultRequestRefusedError
+from ._texts import context_text, decoded, mac_input, to_encrypt
 from ._transport import Hidden, VaultTransport, valid_path
 
 __all__ = ["VaultKeyService"]
@@ -63,9 +65,9 @@ _ALWAYS = (
     | Capability.VERSIONS
 )
 _KEY_TYPE = "aes256-gcm96"
-_MOST_ITEMS = 250
 _MOST_KNOWN = 10_000
-_MAC_LABEL = b"twh/mac/v1:"
+# Some versions say 500 of a key in a state that does not fit.
+_FAILED = "vault_failed"
 _CANARY_CONTEXT = base64.b64encode(b"twh/health/v1").decode()
 
 
@@ -164,16 +166,16 @@ class VaultKeyService:
 
     def generate(self, contexts: Sequence[KeyContext]) -> list[Result[DataKey]]:
         """
-        Make a data key for each context: a request each, for Transit has no batch of it.
+        See `KeyService.generate`: a request each, for Transit has no batch of it.
         """
         results: list[Result[DataKey] | None] = [None] * len(contexts)
         for at, context in enumerate(contexts):
-            _fill(results, [at], partial(self._generated, context))
-        return _filled(results)
+            fill(results, [at], partial(self._generated, context))
+        return filled(results)
 
     def wrap(self, keys: Sequence[tuple[bytes, KeyContext]]) -> list[Result[WrappedKey]]:
         """
-        Wrap data keys of 32 bytes that exist.
+        See `KeyService.wrap`: encrypt, those of a tenant in one request.
 
         Raises:
             twh_platform.errors.ConfigurationError: With code
@@ -185,33 +187,33 @@ class VaultKeyService:
         for one in hidden:
             checked_data_key(one.value[0])
         results: list[Result[WrappedKey] | None] = [None] * len(hidden)
-        for tenant_id, places in _by_tenant([one.value[1] for one in hidden]):
+        for tenant_id, places in by_tenant([one.value[1] for one in hidden]):
             items = [hidden[at] for at in places]
-            _fill(results, places, partial(self._wrapped, tenant_id, items))
-        return _filled(results)
+            fill(results, places, partial(self._wrapped, tenant_id, items))
+        return filled(results)
 
     def unwrap(self, keys: Sequence[tuple[WrappedKey, KeyContext]]) -> list[Result[bytes]]:
         """
-        Recover data keys, those of a tenant in one request.
+        See `KeyService.unwrap`: decrypt, those of a tenant in one request.
         """
         return self._batch(keys, "decrypt", self._opened)
 
     def rewrap(self, keys: Sequence[tuple[WrappedKey, KeyContext]]) -> list[Result[WrappedKey]]:
         """
-        Wrap them by the newest version, inside of Vault and in the same context.
+        See `KeyService.rewrap`: inside of Vault, those of a tenant in one request.
         """
         return self._batch(keys, "rewrap", self._wrapped_key)
 
     def mac(self, message: bytes, *, key: str) -> Mac:
         """
-        Authenticate *message* by HMAC-SHA256, under a key of its own in Transit.
+        See `KeyService.mac`: HMAC-SHA256, under a key of its own in Transit.
 
         Raises:
             twh_platform.errors.ConfigurationError: With code
                 ``mac_message_too_long`` or ``mac_key_invalid``.
         """
         name = self._names.mac(key)
-        body = Hidden({"input": _mac_input(message)})
+        body = Hidden({"input": mac_input(message)})
         path = self._path("hmac", name)
         try:
             answer = self._session.request("POST", path, body)
@@ -227,10 +229,10 @@ class VaultKeyService:
 
     def verify_mac(self, message: bytes, mac: Mac, *, key: str) -> None:
         """
-        Return if `mac` made this of *message*; raise `DecryptionError` if not.
+        See `KeyService.verify_mac`.
         """
         name = self._names.mac(key)
-        given = _mac_input(message)
+        given = mac_input(message)
         if mac.key_ref != self._names.reference(name) or not ciphertext_version(mac.tag):
             raise DecryptionError
         body = {"input": given, "hmac": mac.tag.decode("ascii")}
@@ -245,18 +247,18 @@ class VaultKeyService:
 
     def create(self, tenant_id: str) -> KeyInfo:
         """
-        Make the tenant's master key; one that exists is described, not changed.
+        See `KeyService.create`.
         """
         name = self._names.tenant(tenant_id)
         found = self._read(name)
         if found is None:
             found = self._made(tenant_id)
-        _check_kind(found, name)
+        check_kind(found, name)
         return self._info(tenant_id, found)
 
     def rotate(self, tenant_id: str) -> KeyInfo:
         """
-        Wrap by a new version from now on; what older ones wrapped still opens.
+        See `KeyService.rotate`.
         """
         name = self._names.tenant(tenant_id)
         try:
@@ -267,21 +269,19 @@ class VaultKeyService:
 
     def disable(self, tenant_id: str) -> KeyInfo:
         """
-        Refuse every use of the tenant's master key until it is enabled.
-
-        OpenBao does so by soft deletion; Vault cannot.
+        See `KeyService.disable`: OpenBao does so by soft deletion; Vault cannot.
         """
         return self._switched(tenant_id, "DELETE", "soft-delete", KeyState.DISABLED)
 
     def enable(self, tenant_id: str) -> KeyInfo:
         """
-        Take `disable` back.
+        See `KeyService.enable`.
         """
         return self._switched(tenant_id, "POST", "soft-delete-restore", KeyState.ENABLED)
 
     def destroy(self, tenant_id: str) -> KeyInfo:
         """
-        Destroy the tenant's master key for good, at once.
+        See `KeyService.destroy`: at once.
 
         What a backup of Vault's storage holds is not reached by it.
 
@@ -304,7 +304,7 @@ class VaultKeyService:
 
     def describe(self, tenant_id: str) -> KeyInfo:
         """
-        The tenant's master key as it is.
+        See `KeyService.describe`.
         """
         found = self._read(self._names.tenant(tenant_id))
         if found is None:
@@ -313,7 +313,7 @@ class VaultKeyService:
 
     def health(self) -> Health:
         """
-        Encrypt and decrypt 32 random bytes under a key that is for nothing else.
+        See `KeyService.health`: 32 random bytes, under a key that is for nothing else.
         """
         began = time.monotonic()
         code = None
@@ -334,12 +334,12 @@ class VaultKeyService:
     def _generated(self, context: KeyContext) -> list[Result[DataKey]]:
         self._prepare(context.tenant_id)
         name = self._names.tenant(context.tenant_id)
-        body = {"context": _context(context), "bits": DATA_KEY_BYTES * 8}
+        body = {"context": context_text(context), "bits": DATA_KEY_BYTES * 8}
         try:
             answer = self._session.request("POST", self._path("datakey/plaintext", name), body)
         except (VaultRequestRefusedError, KeyNotFoundError, KeyServiceUnavailableError) as error:
             raise self._explained(context.tenant_id, error) from None
-        plaintext = _decoded(answer.data.get("plaintext"))
+        plaintext = decoded(answer.data.get("plaintext"))
         if len(plaintext.value) != DATA_KEY_BYTES:
             raise _unusable("a data key of the wrong length")
         wrapped = self._wrapped_key(name, answer.data)
@@ -349,7 +349,7 @@ class VaultKeyService:
         # `encrypt` would make a key that is missing, or was destroyed, by itself.
         self._prepare(tenant_id, known=False)
         name = self._names.tenant(tenant_id)
-        answers = self._asked(tenant_id, "encrypt", _to_encrypt(items))
+        answers = self._asked(tenant_id, "encrypt", to_encrypt(items))
         return [self._item(one, partial(self._wrapped_key, name)) for one in answers]
 
     def _batch(
@@ -363,14 +363,17 @@ class VaultKeyService:
             if not self._is_ours(wrapped, context):
                 results[at] = DecryptionError()
         contexts = [context for _, context in keys]
-        for tenant_id, places in _by_tenant(contexts):
+        for tenant_id, places in by_tenant(contexts):
             asked = [at for at in places if results[at] is None]
             batch = [
-                {"ciphertext": keys[at][0].ciphertext.decode(), "context": _context(keys[at][1])}
+                {
+                    "ciphertext": keys[at][0].ciphertext.decode(),
+                    "context": context_text(keys[at][1]),
+                }
                 for at in asked
             ]
-            _fill(results, asked, partial(self._read_batch, tenant_id, verb, batch, read))
-        return _filled(results)
+            fill(results, asked, partial(self._read_batch, tenant_id, verb, batch, read))
+        return filled(results)
 
     def _read_batch(
         self,
@@ -408,7 +411,7 @@ class VaultKeyService:
             return error
 
     def _opened(self, _: str, answer: dict[str, Any]) -> bytes:
-        plaintext = _decoded(answer.get("plaintext"))
+        plaintext = decoded(answer.get("plaintext"))
         if len(plaintext.value) != DATA_KEY_BYTES:
             raise DecryptionError
         found: bytes = plaintext.value
@@ -453,7 +456,7 @@ class VaultKeyService:
             if not self._create_missing:
                 self._gone(tenant_id, refuse=True)
             found = self._made(tenant_id)
-        _check_kind(found, name)
+        check_kind(found, name)
         if found.get("soft_deleted"):
             raise _disabled(self._names.reference(name))
         if len(self._known) >= _MOST_KNOWN:
@@ -495,20 +498,18 @@ class VaultKeyService:
 
     def _info(self, tenant_id: str, found: dict[str, Any]) -> KeyInfo:
         name = self._names.tenant(tenant_id)
-        lowest = max(1, _number(found, "min_decryption_version"))
-        versions = sorted(int(one) for one in found.get("keys") or () if str(one).isdigit())
         state, destroyed_at = KeyState.ENABLED, None
         if found.get("soft_deleted"):
             state = KeyState.DISABLED
         if found.get("deletion_allowed"):
             tombstone = self._read(self._names.gone(tenant_id))
             if tombstone is not None:
-                state, destroyed_at = KeyState.DESTROYING, _made_at(tombstone)
+                state, destroyed_at = KeyState.DESTROYING, made_at(tombstone)
         return KeyInfo(
             key_ref=self._names.reference(name),
             state=state,
-            version=_number(found, "latest_version"),
-            versions=tuple(one for one in versions if one >= lowest),
+            version=latest_version(found),
+            versions=open_versions(found),
             destroyed_at=destroyed_at,
         )
 
@@ -519,9 +520,7 @@ class VaultKeyService:
             raise _not_found(reference)
         if refuse:
             raise _destroyed(reference)
-        return KeyInfo(
-            key_ref=reference, state=KeyState.DESTROYED, destroyed_at=_made_at(tombstone)
-        )
+        return KeyInfo(key_ref=reference, state=KeyState.DESTROYED, destroyed_at=made_at(tombstone))
 
     def _refuse_if(self, tombstone: str) -> None:
         if self._read(tombstone) is not None:
@@ -573,7 +572,7 @@ class VaultKeyService:
         sealed = self._session.request("POST", self._path("encrypt", name), Hidden(body)).data
         opening = {"ciphertext": sealed.get("ciphertext"), "context": _CANARY_CONTEXT}
         opened = self._session.request("POST", self._path("decrypt", name), opening).data
-        if not hmac.compare_digest(_decoded(opened.get("plaintext")).value, secret.value):
+        if not hmac.compare_digest(decoded(opened.get("plaintext")).value, secret.value):
             raise DecryptionError
 
     def _path(self, verb: str, name: str) -> str:
@@ -581,98 +580,6 @@ class VaultKeyService:
 
     def _key_path(self, name: str) -> str:
         return f"{self._names.mount}/keys/{name}"
-
-
-# Some versions say 500 of a key in a state that does not fit.
-_FAILED = "vault_failed"
-
-
-def _by_tenant(contexts: Sequence[KeyContext]) -> list[tuple[str, list[int]]]:
-    """
-    The places of each tenant's items, at most 250 at a time.
-    """
-    groups: dict[str, list[int]] = {}
-    for at, context in enumerate(contexts):
-        groups.setdefault(context.tenant_id, []).append(at)
-    return [
-        (tenant_id, places[start : start + _MOST_ITEMS])
-        for tenant_id, places in groups.items()
-        for start in range(0, len(places), _MOST_ITEMS)
-    ]
-
-
-def _fill(
-    results: list[Result[T] | None], places: Sequence[int], work: Callable[[], list[Result[T]]]
-) -> None:
-    """
-    Put what *work* gives into its places, or its error into each of them.
-
-    Once the service does not answer, what is left is not tried.
-    """
-    if not places:
-        return
-    earlier = next((one for one in results if isinstance(one, KeyServiceUnavailableError)), None)
-    found: list[Result[T]]
-    try:
-        found = [earlier] * len(places) if earlier else work()
-    except KeyServiceError as error:
-        # Without its frames: they hold what the batch has got so far.
-        found = [error.with_traceback(None)] * len(places)
-    for at, one in zip(places, found, strict=True):
-        results[at] = one
-
-
-def _filled(results: list[Result[T] | None]) -> list[Result[T]]:
-    filled = [one for one in results if one is not None]
-    first = filled[0] if filled else None
-    # Nothing was answered at all: the whole failed, and is raised.
-    if isinstance(first, KeyServiceUnavailableError) and all(one is first for one in filled):
-        raise first
-    return filled
-
-
-def _context(context: KeyContext) -> str:
-    return base64.b64encode(context.encoded()).decode()
-
-
-def _to_encrypt(items: list[Hidden]) -> Hidden:
-    return Hidden(
-        [
-            {"plaintext": base64.b64encode(key).decode(), "context": _context(context)}
-            for key, context in (item.value for item in items)
-        ]
-    )
-
-
-def _mac_input(message: bytes) -> str:
-    return base64.b64encode(_MAC_LABEL + checked_mac_message(message)).decode()
-
-
-def _decoded(text: object) -> Hidden:
-    try:
-        return Hidden(base64.b64decode(text, validate=True) if isinstance(text, str) else b"")
-    except ValueError:
-        return Hidden(b"")
-
-
-def _check_kind(found: dict[str, Any], name: str) -> None:
-    open_ways = [one for one in ("exportable", "allow_plaintext_backup") if found.get(one)]
-    if found.get("derived") is not True:
-        # Transit ignores the context of a key that is not derived.
-        open_ways.insert(0, "not derived")
-    if open_ways:
-        message = f"the key {name} is {' and '.join(open_ways)}: it is not used"
-        raise KeyServiceError(message, code="vault_key_unsuitable")
-
-
-def _number(found: dict[str, Any], name: str) -> int:
-    value = found.get(name)
-    return value if isinstance(value, int) else 0
-
-
-def _made_at(found: dict[str, Any]) -> datetime | None:
-    first = (found.get("keys") or {}).get("1")
-    return datetime.fromtimestamp(first, UTC) if isinstance(first, int) else None
 
 
 def _not_found(reference: str) -> KeyNotFoundError:

@@ -24,6 +24,14 @@ class KeyNames:
     A tenant's key is the prefix and the tenant's id in base32 (lower case, no
     padding): Transit's names have no case and no underscore on every storage.
     Other keys have a hyphen after the prefix's, which base32 has not.
+
+    Args:
+        mount: Where Transit is mounted.
+
+        prefix: What the names begin with: letters, digits, one hyphen.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``vault_name_invalid``.
     """
 
     def __init__(self, mount: str, prefix: str) -> None:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Self
 
 from ...errors import KeyServiceError
+from .._clock import utc_now
 from .._secret import HiddenBytes
 from ..secrets._store import VersionedSecretStore
 from ..secrets._versions import SecretState, read_state, write_state
@@ -33,10 +34,6 @@ __all__ = ["VaultSecretStore"]
 
 _FORMAT = 1
 _SETTINGS = {"max_versions": 1, "cas_required": True}
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class VaultSecretStore(VersionedSecretStore):
@@ -70,7 +67,7 @@ class VaultSecretStore(VersionedSecretStore):
 
         connections: How many connections are kept.
 
-        now: The time of day, with time zone.
+        now: The wall clock, with time zone.
 
     Raises:
         twh_platform.errors.ConfigurationError: With code
@@ -89,7 +86,7 @@ class VaultSecretStore(VersionedSecretStore):
         client_certificate: tuple[str, str] | None = None,
         timeout: float = 2.0,
         connections: int = 8,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         super().__init__(now=now)
         self._mount = valid_path(mount, "mount")
@@ -199,7 +196,7 @@ def _read(answer: Answer, name: str) -> tuple[SecretState, Hidden]:
 
 
 def _body(after: SecretState, kept: Hidden, values: Mapping[int, bytes], version: int) -> Hidden:
-    alive = {str(one.version) for one in after.versions if one.revoked_at is None}
+    alive = {str(number) for number in after.kept}
     new = {str(one): base64.b64encode(value).decode() for one, value in values.items()}
     merged = {one: text for one, text in {**kept.value, **new}.items() if one in alive}
     data: dict[str, Any] = {"format": _FORMAT, "state": write_state(after), "values": merged}

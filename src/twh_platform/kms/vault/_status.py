@@ -28,6 +28,7 @@ _LONGEST_WAIT = 300.0
 _FIRST_SERVER_ERROR = 500
 
 
+# By its parameter the test of the reference knows that it is given codes.
 def _state(code: str, why: str) -> tuple[str, str]:
     return code, why
 

@@ -105,7 +105,6 @@ class Answer:
 class _Asked(NamedTuple):
     token: Hidden | None
     body: Hidden | None
-    wrap_ttl: str | None
 
 
 class VaultTransport:
@@ -164,7 +163,6 @@ class VaultTransport:
         *,
         token: Hidden | None = None,
         body: Hidden | None = None,
-        wrap_ttl: str | None = None,
         accept: tuple[int, ...] = (),
     ) -> Answer:
         """
@@ -179,8 +177,6 @@ class VaultTransport:
 
             body: What is sent, as JSON.
 
-            wrap_ttl: Ask for the answer to be wrapped for that long.
-
             accept: Statuses that are answers to the caller, besides success.
 
         Raises:
@@ -190,7 +186,7 @@ class VaultTransport:
         attempt = 0
         while True:
             attempt += 1
-            answer, headers = self._once(method, path, _Asked(token, body, wrap_ttl))
+            answer, headers = self._once(method, path, _Asked(token, body))
             if answer.status in _SUCCESS or answer.status in accept:
                 return answer
             pause = attempt * _STALE_PAUSE * (1 + random.random())  # noqa: S311  not a secret
@@ -255,7 +251,6 @@ class VaultTransport:
             raise_exception=False,
             json=None if asked.body is None else asked.body.value,
             params=query or None,
-            wrap_ttl=asked.wrap_ttl,
             timeout=Timeout(total=max(0.001, ends_at - time.monotonic())),
             stream=True,
         )
