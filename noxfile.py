@@ -134,6 +134,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """
+    Look for input that breaks the reader of webhooks, a minute; `-- --seconds N`.
+    """
+    session.install("-e", ".", *group("fuzz"))
+    session.run("python", "-m", "tests.fuzz.webhooks", *session.posargs)
+
+
+@nox.session
 def audit(session: nox.Session) -> None:
     """
     Look for known faults: bandit over the source, pip-audit over the dependencies.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ._rows import Row, as_json
 
-_CAPABILITIES = ("tenancy", "quotas", "kms")
+_CAPABILITIES = ("tenancy", "quotas", "kms", "webhooks")
 
 
 def main() -> None:
@@ -53,6 +53,10 @@ def _rows_of(capability: str) -> Callable[..., list[Row]]:
         from .kms import rows as key_rows
 
         return key_rows
+    if capability == "webhooks":
+        from .webhooks import rows as webhook_rows
+
+        return webhook_rows
     raise SystemExit(f"there is a benchmark of {', '.join(_CAPABILITIES)}, none of {capability}")
 
 

@@ -278,6 +278,7 @@ QUOTA_BLOCKS: dict[str, Write] = {
 """The same for the page on what quotas cost."""
 
 _RAW = "AES-256-GCM"
+_HMAC = "raw HMAC"
 SEAL_BLOCKS: dict[str, Write] = {
     "conditions": _conditions,
     "ours": _Table(
@@ -310,10 +311,47 @@ SEAL_BLOCKS: dict[str, Write] = {
 }
 """The same for the page on what sealing costs."""
 
+WEBHOOK_BLOCKS: dict[str, Write] = {
+    "conditions": _conditions,
+    "ours": _Table(
+        head="ours",
+        pattern=r"ours, (.+)",
+        reference=_HMAC,
+        label="{name}; {workload}",
+    ),
+    "reject": _Table(
+        head="the same webhook",
+        pattern=r"(reject against accept)",
+        ours="refused",
+        reference="verified",
+        label="{workload}",
+    ),
+    "others": _Table(
+        head="others, in the same run",
+        pattern=r"((?:standardwebhooks|svix|stripe), (?:verify|reject|sign))",
+        reference=_HMAC,
+        label="{name}; {workload}",
+        ours="theirs",
+        needs="stripe, verify",
+    ),
+    "against": _Table(
+        head="ours against theirs",
+        pattern=r"((?:verify|reject|sign) against (?:standardwebhooks|svix|stripe))",
+        reference="theirs",
+        label="{name}; {workload}",
+        needs="verify against stripe",
+    ),
+    "memory": _Table(
+        head="1 MiB", pattern=r"(.+), memory", ours="allocated", reference="64 KiB", unit="bytes"
+    ),
+}
+"""The same for the page on what webhooks cost."""
+
 _CAPABILITIES = {
     "tenancy": ("cost.md", BLOCKS),
     "quotas": ("quota-cost.md", QUOTA_BLOCKS),
     "kms": ("seal-cost.md", SEAL_BLOCKS),
+    "webhooks": ("webhook-cost.md", WEBHOOK_BLOCKS),
 }
 
 

@@ -56,7 +56,8 @@ def error_codes(package: Path) -> set[str]:
 
 def _given_as_code(node: ast.AST, functions: set[str]) -> Iterator[ast.expr]:
     keyword = isinstance(node, ast.keyword) and node.arg == "code"
-    if keyword or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code"):
+    assigned = isinstance(node, ast.Assign) and ast.unparse(node.targets[0])
+    if keyword or assigned in {"code", "error.code"}:
         yield node.value
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in functions:
         yield from node.args[:1]

@@ -233,7 +233,7 @@ def _described(path: Path) -> KeyService:
     try:
         with path.open("rb") as file:
             found = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not TOML"
         raise _invalid(path, str(why)) from error
     provider = found.pop("provider", None)
@@ -243,7 +243,7 @@ def _described(path: Path) -> KeyService:
     _only(path, found, _NAMES[str(provider)])
     try:
         return made(path, found)
-    except TypeError as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise _invalid(path, "a name is missing, or has a value of another type") from error
 
 

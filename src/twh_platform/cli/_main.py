@@ -23,6 +23,8 @@ _GROUPS = {
     "quotas": "how much tenants may use",
     "secrets": "secrets of tenants and of the platform",
     "tenancy": "isolation of tenants in PostgreSQL",
+    "webhooks": "signing and verifying webhooks",
+    "keys": "secrets and keys that webhooks are signed with",
     "seal": "keys of a database that believes sealed tenants only",
 }
 

@@ -217,20 +217,31 @@ def write_secret(secret: Secret, path: Path | None, *, reveal: bool) -> None:
     if path is not None:
         write_private(secret.hidden(), path)
         return
+    if sys.stdout is None:  # as `>&-` of a shell leaves it
+        raise ConfigurationError("standard output is closed", code="secret_file_unusable")
     if sys.stdout.isatty() and not reveal:
         message = "a terminal keeps what it shows: give --output, a pipe, or --reveal"
         raise ConfigurationError(message, code="secret_terminal_refused")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(secret.hidden())
-    if sys.stdout.isatty():
-        sys.stdout.buffer.write(b"\n")
-    sys.stdout.buffer.flush()
+    with using_file(Path("/dev/stdout")):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(secret.hidden())
+        if sys.stdout.isatty():
+            sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
 
 
 def write_private(content: bytes, path: Path) -> None:
     """
     Write a file of mode 600 in one step, in the place of what is there.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``secret_file_unusable``.  Only a file gives way: a link such as
+            /dev/stdout, a pipe or a device would be gone from its place.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        message = f"{str(path)!r} is a link, or no regular file: it is not replaced"
+        raise ConfigurationError(message, code="secret_file_unusable")
     with using_file(path):
         replace_file(path, content)
 

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from tests.bench._rows import Row, paired_row
-from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, SEAL_BLOCKS, render
+from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, SEAL_BLOCKS, WEBHOOK_BLOCKS, render
 
 OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all, load 3.1 at the end\n"
 
@@ -182,3 +182,22 @@ def test_the_page_on_sealing_can_be_written() -> None:
     text = (PAGES / "seal-cost.md").read_text()
 
     assert render(text, rows, OUTPUT, SEAL_BLOCKS) != text
+
+
+def test_the_page_on_webhooks_can_be_written() -> None:
+    """
+    Every pattern of its blocks meets a name that the benchmark of webhooks gives.
+    """
+    names = {
+        "us": (
+            "ours, verify",
+            "reject against accept",
+            "stripe, verify",
+            "verify against stripe",
+        ),
+        "bytes": ("ours, verify, memory",),
+    }
+    rows = [row(name, unit) for unit, some in names.items() for name in some]
+    text = (PAGES / "webhook-cost.md").read_text()
+
+    assert render(text, rows, OUTPUT, WEBHOOK_BLOCKS) != text

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         secret = read_secret(options.source, exact=options.exact)
     expires_at = None
     if options.expires_in is not None:
-        expires_at = datetime.now(UTC) + timedelta(seconds=options.expires_in)
+        expires_at = _moment(options.expires_in)
     with secret_store(options) as store, owner(options):
         version = store.put(
             options.name,
@@ -82,6 +82,14 @@ def run(options: argparse.Namespace) -> int:
         )
     sys.stdout.write(version_line(version))
     return OK
+
+
+def _moment(seconds: float) -> datetime:
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except (OverflowError, ValueError) as error:
+        message = f"--expires-in {seconds!r} is no time"
+        raise ConfigurationError(message, code="secret_time_invalid") from error
 
 
 def _policy(options: argparse.Namespace) -> RotationPolicy | None:

@@ -3,9 +3,9 @@ Shredding a tenant: its keys are destroyed, and that is proved.
 
 The order of the steps, each of which may be the last one before a crash:
 
-1. *prepare*: a canary is wrapped by the tenant's master key and opens; a value
-   is sealed and opens; a MAC can be made.  This is kept, durably, in a journal.
-   Nothing is destroyed before.
+1. *prepare*: the key service is healthy; a canary is wrapped by the tenant's
+   master key and opens; a value is sealed and opens; a MAC can be made.  This is
+   kept, durably, in a journal.  Nothing is destroyed before.
 2. *tombstone*: the wrapped data keys are overwritten and the store refuses new
    ones, so that no process makes the tenant a fresh key behind our back.
 3. *notify*: processes are told to let go of the keys that they hold.
@@ -17,7 +17,9 @@ The order of the steps, each of which may be the last one before a crash:
    and no other, while the key service is healthy.
 
 Every step can be repeated, so a run after a crash begins with the journal and
-does all of them again; what was measured first is kept.
+does all of them again; what was measured first is kept.  So does a run for a
+store that was restored, or for another store of the same tenant: it overwrites
+what is there, and adds it to what the receipt counts.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..._signals import announce
 from ...errors import (
+    ConfigurationError,
     DecryptionError,
     KeyDestroyedError,
     KeyNotFoundError,
@@ -45,6 +48,7 @@ from .._announcements import TenantShredded
 from .._clock import elapsed, utc_now
 from .._context import DATA_KEY_ID_BYTES, KeyContext
 from .._data_keys import DataKeyStore, records_of
+from .._envelope import parse_head
 from .._owner import PLATFORM, as_owner
 from .._service import (
     Capability,
@@ -102,7 +106,9 @@ def shred(
     Destroy a tenant's keys for good, prove it, and return the receipt.
 
     There is no way back.  It may be run again at any time: after a crash it
-    ends what was begun, and after its end it proves the same once more.
+    ends what was begun, and after its end it proves the same once more.  With
+    the same journal it is run for each store that has data keys of the tenant,
+    and again for one that was restored from a backup.
 
     Args:
         tenant_id: Whose.
@@ -130,6 +136,9 @@ def shred(
         clock: Seconds that never go back, for its durations.
 
     Raises:
+        twh_platform.errors.ConfigurationError: With code
+            ``cache_policy_invalid``, if *cache_seconds* is no time.  Nothing was done.
+
         twh_platform.errors.KeyUnsupportedError: With code
             ``shred_unsupported``: the service has no master key for each
             tenant, cannot destroy it, or can make no MAC.  Nothing was done.
@@ -140,11 +149,18 @@ def shred(
         twh_platform.errors.KeyDisabledError: No canary can be made: enable the
             key first.  Nothing was done.
 
+        twh_platform.errors.KeyServiceUnavailableError: The service does not
+            answer, or is not healthy.  If it is so at the start, nothing was done.
+
         twh_platform.errors.KeyServiceError: With code ``shred_incomplete``: the
             key is destroyed only for show, or something still opens.  With
             ``shred_unproven``: all is destroyed, and nothing is left to prove
             it with.  In both cases there is no receipt.
     """
+    if not 0 <= cache_seconds < math.inf:
+        # Said before anything is destroyed: the receipt will have it.
+        message = f"cache_seconds={cache_seconds!r} is no time"
+        raise ConfigurationError(message, code="cache_policy_invalid")
     work = _Shred(
         tenant_id=valid_tenant_id(tenant_id),
         service=service,
@@ -190,6 +206,8 @@ class _Shred:
 
     def run(self) -> ShredReceipt:
         self._require_capable()
+        # An unhealthy service could prove nothing afterwards.
+        self._require_healthy("nothing was done")
         kept = self.journal.load(self.tenant_id)
         if kept is None:
             self._prepare()
@@ -215,6 +233,12 @@ class _Shred:
             names = ", ".join(one.name or "" for one in missing)
             message = f"key service {self.service.name!r} cannot shred a tenant: it lacks {names}"
             raise KeyUnsupportedError(message, code="shred_unsupported")
+
+    def _require_healthy(self, what: str) -> None:
+        health = self.service.health()
+        if not health.ok:
+            message = f"key service {self.service.name!r} is not healthy: {health.code}; {what}"
+            raise KeyServiceUnavailableError(message)
 
     def _read(self, text: str) -> dict[str, Any]:
         entry = verified(text, self.service, kind="journal")
@@ -293,11 +317,31 @@ class _Shred:
         return sum(1 for _ in records_of(self.store, self.tenant_id))
 
     def _tombstone(self) -> None:
-        # Of a second run the store says 0; of the first, it knows better than we.
         destroyed = self.store.destroy(self.tenant_id)
-        self._entry["data_keys"] = max(self._entry["data_keys"], destroyed)
+        if "tombstone" in self._entry["steps"]:
+            self._count_more(destroyed)
+        elif self._is_elsewhere():
+            self._entry["data_keys"] = destroyed
+        else:
+            # After a crash the store says 0; else it knows better than our count.
+            self._entry["data_keys"] = max(self._entry["data_keys"], destroyed)
         if not self.store.shredded(self.tenant_id) or self._count():
             raise self._incomplete("the store of data keys still has some")
+
+    def _count_more(self, destroyed: int) -> None:
+        # The store was restored, or is another one: of the same one it says 0.
+        if destroyed:
+            self._entry["data_keys"] += destroyed
+            self._save()
+
+    def _is_elsewhere(self) -> bool:
+        # The sealed canary is of another store than this one, or of this one
+        # before it was restored.
+        sealed = self._entry.get("sealed")
+        if sealed is None:
+            return False
+        data_key_id = parse_head(b64decode(sealed)).data_key_id
+        return self.store.get(self.tenant_id, data_key_id) is None
 
     def _tell(self) -> None:
         if self.notify is not None:
@@ -333,14 +377,13 @@ class _Shred:
         code = self._refusal(lambda: require_result(self.service.unwrap([(wrapped, context)])[0]))
         self._entry.setdefault("canary_code", code)
         cipher, sealed = self.cipher, self._entry.get("sealed")
-        if cipher is not None and sealed is not None:
+        # Where its data key is not known nothing opens it, which proves nothing:
+        # what was noted where it is known counts, and the other canary.
+        if cipher is not None and sealed is not None and not self._is_elsewhere():
             code = self._refusal(lambda: cipher.open(b64decode(sealed), _CONTEXT))
             self._entry.setdefault("sealed_code", code)
         # Of a service that refuses everything, a refusal is no proof.
-        health = self.service.health()
-        if not health.ok:
-            message = f"key service {self.service.name!r} is not healthy: {health.code}"
-            raise KeyServiceUnavailableError(message)
+        self._require_healthy("its refusals prove nothing, run it again")
 
     def _refusal(self, act: Callable[[], object]) -> str:
         try:

@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 DEFAULT_OVERLAP = 86_400.0
+# Beyond it a date may have no year; whoever means for ever says nothing.
+LONGEST_SECONDS = 100 * 366 * 86_400.0
 """Seconds for which a demoted version stays valid, if neither the call nor the policy says."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}", re.ASCII)
@@ -100,8 +102,8 @@ class RotationPolicy:
 
     def __post_init__(self) -> None:
         fault = ""
-        if not 0 < self.every < float("inf"):
-            fault = f"every={self.every!r} is no time above zero"
+        if not 0 < self.every <= LONGEST_SECONDS:
+            fault = f"every={self.every!r} is no time above zero, of at most a century"
         elif not 0 <= self.overlap <= self.every:
             fault = f"overlap={self.overlap!r} is not between 0 and every"
         elif not 16 <= self.random_bytes <= 1024:  # noqa: PLR2004 -- as Secret.random
@@ -427,8 +429,8 @@ def _demoted(state: SecretState, now: datetime, overlap: float | None) -> tuple[
     seconds = overlap
     if seconds is None:
         seconds = state.policy.overlap if state.policy else DEFAULT_OVERLAP
-    if not 0 <= seconds < float("inf"):
-        message = f"secret {state.name!r}: overlap={seconds!r} is no time"
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        message = f"secret {state.name!r}: overlap={seconds!r} is no time of at most a century"
         raise ConfigurationError(message, code="secret_time_invalid")
     previous = replace(current, stage=Stage.PREVIOUS, retires_at=now + timedelta(seconds=seconds))
     versions = _without(state.versions, Stage.PREVIOUS)

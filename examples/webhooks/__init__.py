@@ -1,0 +1,3 @@
+"""
+Receivers of webhooks, one small file for each way to serve.
+"""

@@ -1,0 +1,454 @@
+"""
+Handling a webhook once: what names a delivery, how long it is remembered, and by whom.
+
+A delivery is claimed before it is handled and committed after.  What was claimed and
+is neither committed nor released, because its process died, is free again when its
+lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import secrets
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import sha256
+from typing import Any, Final, Literal, Protocol, TypeVar, final, runtime_checkable
+
+from ..errors import BackendUnavailableError, ConfigurationError, WebhookError
+from ..tenancy._context import current_tenant
+from ._verify import Body, Verified
+
+__all__ = [
+    "KEY_BYTES",
+    "NONCE_BYTES",
+    "Claim",
+    "ClaimState",
+    "ClaimToken",
+    "Delivery",
+    "MemoryReplayStore",
+    "Replay",
+    "ReplayStore",
+    "Retention",
+    "checked_key",
+    "conflict",
+    "delivery_of",
+    "kept",
+    "new_nonce",
+    "replayed",
+    "store_unavailable",
+]
+
+T = TypeVar("T")
+
+NONCE_BYTES: Final = 16
+KEY_BYTES: Final = 32
+
+_DAY: Final = 86_400.0
+# The ten attempts of Standard Webhooks' example take 75 h 35 min, and a tenth for jitter.
+_HORIZON: Final = 3.5 * _DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """
+    What a verified webhook is remembered by; made by `delivery_of`.
+
+    Attributes:
+        key: 32 bytes, the same for every attempt: a hash of the tenant, the endpoint,
+            the profile and the signed id.  Where no id is signed, of the signed time
+            and body instead, so that only the very same message is the same.
+
+        fingerprint: SHA-256 of the body.
+    """
+
+    key: bytes
+    fingerprint: bytes
+
+
+def delivery_of(
+    verified: Verified,
+    body: Body | None = None,
+    *,
+    endpoint: str = "",
+    tenant_id: str | None = None,
+    fingerprint: bytes | None = None,
+) -> Delivery:
+    """
+    Name a delivery, by nothing but what its signature covers and who we are.
+
+    Args:
+        verified: What `verify` has returned.
+
+        body: The bytes that were verified.
+
+        endpoint: The endpoint's id: what was sent to one is not known to another.
+
+        tenant_id: Whose endpoint it is; the current tenant's if None.
+
+        fingerprint: SHA-256 of the body, instead of the body.
+    """
+    if tenant_id is None:
+        tenant = current_tenant()
+        tenant_id = "" if tenant is None else tenant.id
+    if fingerprint is None:
+        fingerprint = sha256(b"" if body is None else body).digest()
+    said = [tenant_id.encode(), endpoint.encode(), verified.profile.encode()]
+    if verified.id:
+        said += [b"id", verified.id.encode()]
+    else:
+        said += [b"content", b"%d" % verified.timestamp, fingerprint]
+    # Each with its length before it, so that no two lists have one spelling.
+    spelled = b"".join(len(one).to_bytes(4, "big") + one for one in said)
+    return Delivery(key=sha256(spelled).digest(), fingerprint=fingerprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """
+    For how long a handled delivery is remembered, and why that is long enough.
+
+    Whoever has seen a webhook can send it again while its timestamp is good; its
+    sender tries again for longer.  Both have to find it remembered.
+
+    Args:
+        ttl: Seconds for which it is remembered after it was handled.
+
+        horizon: Seconds over which the sender tries again.  By default the 75.6
+            hours of Standard Webhooks with a tenth for jitter; Stripe's are three days.
+
+        window: Seconds for which a signature is good, before and after its time.
+
+        skew: Seconds by which clocks may differ.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``retention_too_short``.
+    """
+
+    ttl: float = 4 * _DAY
+    horizon: float = _HORIZON
+    window: float = 600.0
+    skew: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "window", "skew"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                message = f"{name}={getattr(self, name)!r} is no number of seconds"
+                raise ConfigurationError(message, code="retention_too_short")
+        least = max(self.horizon, self.window + self.skew)
+        if not least <= self.ttl < float("inf") or not self.ttl:
+            message = f"ttl={self.ttl!r} is below {least:g} s: a delivery could come again unknown"
+            raise ConfigurationError(message, code="retention_too_short")
+
+    def check_window(self, window: float) -> None:
+        """
+        Return if signatures are good for no longer than this was made for.
+
+        Raises:
+            twh_platform.errors.ConfigurationError: With code ``retention_too_short``.
+        """
+        if window > self.window:
+            message = f"signatures are good for {window:g} s, window={self.window!r}"
+            raise ConfigurationError(message, code="retention_too_short")
+
+
+class ClaimState(Enum):
+    """
+    What a store says to a claim.
+    """
+
+    NEW = "new"
+    """Nobody has it: it is claimed now, until it is committed or the lease ends."""
+
+    DONE = "done"
+    """It was handled."""
+
+    BUSY = "busy"
+    """Somebody else is handling it."""
+
+    CONFLICT = "conflict"
+    """It is known with another body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimToken:
+    """
+    What commits or releases one claim; stores make it and read it.
+
+    Attributes:
+        key: The delivery's.
+
+        fingerprint: The delivery's.
+
+        nonce: Whose claim it is.
+
+        ttl: Seconds for which it is remembered once committed.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    nonce: bytes = field(repr=False)
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """
+    A store's answer.
+
+    Attributes:
+        state: What it is.
+
+        token: For `ClaimState.NEW`, what commits or releases it.
+    """
+
+    state: ClaimState
+    token: ClaimToken | None = None
+
+
+@runtime_checkable
+class ReplayStore(Protocol):
+    """
+    Remembers deliveries; each call is one atomic step.
+
+    Whatever cannot be reached raises
+    `twh_platform.errors.BackendUnavailableError`, in bounded time.
+    """
+
+    async def claim(self, key: bytes, fingerprint: bytes, *, lease: float, ttl: float) -> Claim:
+        """
+        Claim a delivery, if nobody has.
+
+        Args:
+            key: `Delivery.key`.
+
+            fingerprint: `Delivery.fingerprint`.
+
+            lease: Seconds after which the claim ends by itself.
+
+            ttl: Seconds for which it is remembered once committed.
+        """
+        ...
+
+    async def commit(self, token: ClaimToken) -> bool:
+        """
+        Remember that it was handled; also if the lease has ended and nobody came since.
+
+        Returns:
+            False if somebody else has claimed it since: it was handled twice.
+        """
+        ...
+
+    async def release(self, token: ClaimToken) -> bool:
+        """
+        Forget the claim, so that the next attempt is handled.
+
+        Returns:
+            False if there was nothing to forget, or it is somebody else's by now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """
+    How a receiver keeps from handling a webhook twice.
+
+    Args:
+        store: Who remembers.
+
+        retention: For how long.
+
+        lease: Seconds after which a claim ends whose handler has not answered.  Let
+            it be longer than any handler takes: one that takes longer may run twice.
+
+        store_down: ``closed`` refuses what cannot be claimed with 503, so that the
+            sender tries again; ``open`` handles it, maybe a second time.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: For a store that is none, a lease that
+            is not above zero or above the retention's ttl, or another *store_down*.
+    """
+
+    store: ReplayStore
+    retention: Retention = field(default_factory=Retention)
+    lease: float = 60.0
+    store_down: Literal["closed", "open"] = "closed"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.store, ReplayStore):
+            message = f"store={self.store!r} cannot claim, commit and release"
+            raise ConfigurationError(message)
+        if not 0 < self.lease <= self.retention.ttl:
+            message = f"lease={self.lease!r} is not between 0 and ttl={self.retention.ttl!r}"
+            raise ConfigurationError(message)
+        if self.store_down not in {"closed", "open"}:
+            message = f"store_down={self.store_down!r} is neither 'closed' nor 'open'"
+            raise ConfigurationError(message)
+
+
+@dataclass(slots=True)
+class _Kept:
+    fingerprint: bytes
+    nonce: bytes
+    ends_at: float
+    done: bool = False
+
+
+@final
+class MemoryReplayStore:
+    """
+    Remembers deliveries in this process: for one process alone, and until it ends.
+
+    A second replica, or the same one after a restart, knows nothing of them.
+
+        >>> store = MemoryReplayStore()
+
+    Args:
+        most: How many are remembered.  When it is full it is unavailable: it forgets
+            nothing early, as that would let a delivery in again.
+
+        clock: Seconds that never go back.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: If *most* is not above zero.
+    """
+
+    def __init__(self, *, most: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+        if most < 1:
+            message = f"most={most!r} is not above zero"
+            raise ConfigurationError(message)
+        self._most = most
+        self._clock = clock
+        self._kept: dict[bytes, _Kept] = {}
+        self._ends: list[tuple[float, bytes]] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def claim(self, key: bytes, fingerprint: bytes, *, lease: float, ttl: float) -> Claim:
+        """
+        See `ReplayStore.claim`.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: With code
+                ``replay_store_full``.
+        """
+        checked_key(key, fingerprint)
+        with self._lock:
+            self._sweep()
+            if kept := self._kept.get(key):
+                return Claim(state=_state(kept.fingerprint == fingerprint, done=kept.done))
+            if len(self._kept) >= self._most:
+                message = f"{self._most} deliveries are remembered already"
+                raise BackendUnavailableError(message, code="replay_store_full")
+            token = ClaimToken(key=key, fingerprint=fingerprint, nonce=new_nonce(), ttl=ttl)
+            self._keep(token, lease, done=False)
+        return Claim(state=ClaimState.NEW, token=token)
+
+    async def commit(self, token: ClaimToken) -> bool:
+        """
+        See `ReplayStore.commit`.
+        """
+        with self._lock:
+            self._sweep()
+            kept = self._kept.get(token.key)
+            if kept is not None and kept.nonce != token.nonce:
+                return False
+            self._keep(token, token.ttl, done=True)
+        return True
+
+    async def release(self, token: ClaimToken) -> bool:
+        """
+        See `ReplayStore.release`.
+        """
+        with self._lock:
+            self._sweep()
+            kept = self._kept.get(token.key)
+            if kept is None or kept.nonce != token.nonce or kept.done:
+                return False
+            del self._kept[token.key]
+        return True
+
+    def _keep(self, token: ClaimToken, seconds: float, *, done: bool) -> None:
+        ends_at = self._clock() + seconds
+        self._kept[token.key] = _Kept(token.fingerprint, token.nonce, ends_at, done)
+        heapq.heappush(self._ends, (ends_at, token.key))
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        while self._ends and self._ends[0][0] <= now:
+            _, key = heapq.heappop(self._ends)
+            # A claim that was committed or released has an entry of before.
+            if (kept := self._kept.get(key)) and kept.ends_at <= now:
+                del self._kept[key]
+
+
+def _state(same: object, *, done: bool) -> ClaimState:
+    if not same:
+        return ClaimState.CONFLICT
+    return ClaimState.DONE if done else ClaimState.BUSY
+
+
+def new_nonce() -> bytes:
+    """
+    Whose claim it is: 16 random bytes.
+    """
+    return secrets.token_bytes(NONCE_BYTES)
+
+
+def checked_key(key: object, fingerprint: object) -> None:
+    """
+    Return if these are a delivery's.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``delivery_invalid``.
+    """
+    for one in (key, fingerprint):
+        if not isinstance(one, bytes) or len(one) != KEY_BYTES:
+            message = f"a delivery's key and fingerprint are {KEY_BYTES} bytes: see delivery_of()"
+            raise ConfigurationError(message, code="delivery_invalid")
+
+
+def store_unavailable(what: str, cause: BaseException) -> BackendUnavailableError:
+    """
+    Say that a store did not answer, without what a driver's message may hold.
+    """
+    error = BackendUnavailableError(
+        f"{what}: {type(cause).__name__}", code="replay_store_unavailable"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def replayed() -> WebhookError:
+    """
+    The error for what was handled already.
+    """
+    return WebhookError("it was handled already", code="replayed")
+
+
+def conflict() -> WebhookError:
+    """
+    The error for an id that is known with another body.
+    """
+    return WebhookError("its id is known with another body", code="id_conflict")
+
+
+# The loop keeps only weak references to tasks.
+_settling: set[asyncio.Task[Any]] = set()
+
+
+def kept(step: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """
+    Begin a step of a store, which ends even if whoever awaits it is cancelled.
+    """
+    task = asyncio.ensure_future(step)
+    _settling.add(task)
+    task.add_done_callback(_settling.discard)
+    return task

@@ -1,0 +1,150 @@
+"""
+A body that is kept until it may be released: in memory, and past a threshold in a file.
+
+The file has no name, so nobody finds it and nothing is left of it.  It is written in
+threads, and read there too unless the system has it at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, final
+
+from ..errors import BackendUnavailableError
+
+__all__ = ["PIECE_BYTES", "Spool"]
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 65_536
+"""How much of a file is released at a time, if no more is kept in memory."""
+
+# Smaller pieces are put together: each as an object would take many times its size.
+_SMALL_BYTES: Final = 4_096
+
+# Whatever the threshold is, a file is not written in the pieces that a sender chooses.
+_BATCH_BYTES: Final = 16_384
+
+
+@final
+class Spool:
+    """
+    Bytes in the order in which they came; written first, read afterwards.
+
+    Args:
+        most: How many bytes are kept in memory.
+    """
+
+    __slots__ = ("_at", "_buffer", "_file", "_held", "_most", "_pieces", "_thread")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pieces: deque[bytes | bytearray] = deque()
+        self._held = 0
+        self._file: Any = None
+        self._at = 0
+        self._buffer: bytearray | None = None
+        self._thread: asyncio.Future[Any] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """
+        Take in the next bytes.
+
+        Raises:
+            twh_platform.errors.BackendUnavailableError: With code
+                ``spool_unavailable``, if the file cannot be written.
+        """
+        self._put(piece)
+        most = self._most if self._file is None else max(self._most, _BATCH_BYTES)
+        if self._held > most:
+            del piece
+            await self._in_thread(self._spill)
+
+    async def rewind(self) -> None:
+        """
+        Begin to read.
+        """
+        if self._file is not None:
+            await self._in_thread(self._spill)
+
+    async def read(self) -> tuple[bytes, bool]:
+        """
+        Read the next piece, and whether there is more.
+        """
+        if self._file is not None:
+            piece = self._at_hand()
+            if piece is None:
+                piece = await self._in_thread(self._next)
+            self._at += len(piece)
+            return piece, bool(piece)
+        piece = bytes(self._pieces.popleft()) if self._pieces else b""
+        return piece, bool(self._pieces)
+
+    def close(self) -> None:
+        """
+        Let everything go; a thread that still writes does it afterwards.
+        """
+        if self._thread is not None and not self._thread.done():
+            self._thread.add_done_callback(lambda _: self._drop())
+        else:
+            self._drop()
+
+    def _put(self, piece: bytes) -> None:
+        self._held += len(piece)
+        last = self._pieces[-1] if self._pieces else b""
+        if isinstance(last, bytearray) and len(last) < PIECE_BYTES:
+            last += piece
+        elif 0 < len(last) < _SMALL_BYTES:
+            self._pieces[-1] = bytearray(last)
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytes(piece))
+
+    def _drop(self) -> None:
+        self._pieces.clear()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 -- closed by _drop()
+        while self._pieces:
+            left = memoryview(self._pieces.popleft())
+            while left:
+                left = left[self._file.write(left) :]
+        self._held = 0
+
+    def _next(self) -> bytes:
+        self._file.seek(self._at)
+        found: bytes = self._file.read(max(PIECE_BYTES, self._most // 4))
+        return found
+
+    def _at_hand(self) -> bytes | None:
+        # What the page cache has needs no thread, which costs several times the copy.
+        nowait = getattr(os, "RWF_NOWAIT", None)
+        if nowait is None:
+            return None
+        buffer = self._buffer = self._buffer or bytearray(PIECE_BYTES)
+        try:
+            found = os.preadv(self._file.fileno(), [buffer], self._at, nowait)
+        except OSError:  # not at hand, or a file system that cannot tell
+            return None
+        return bytes(memoryview(buffer)[:found])
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        # To its end, also if we are cancelled: a file must not be closed under a thread.
+        loop = asyncio.get_running_loop()
+        future = self._thread = loop.run_in_executor(None, step)
+        try:
+            return await asyncio.shield(future)
+        except OSError as error:
+            message = f"the body cannot be kept in a file: {type(error).__name__}"
+            raise BackendUnavailableError(message, code="spool_unavailable") from error
+        finally:
+            if future.done():
+                self._thread = None

@@ -1,0 +1,93 @@
+"""
+Claiming a webhook in a SQLAlchemy session's own transaction (extra: `sqlalchemy`).
+
+    >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
+    ...     claim_in(session, webhook_delivery(scope))
+    ...     session.add(Payment(...))
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TypeAlias
+
+from ..._extras import missing_extra
+from .._replay import Delivery, Retention
+from ._claims import Ask, Rows, carry_out, carry_out_async, purge_steps, transaction_claim_steps
+
+try:
+    from sqlalchemy import Connection, text
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+except ImportError as cause:
+    raise missing_extra("sqlalchemy", cause) from cause
+
+__all__ = ["claim_in", "claim_in_async", "purge_in", "purge_in_async"]
+
+Work: TypeAlias = Session | Connection
+AsyncWork: TypeAlias = AsyncSession | AsyncConnection
+
+_KEPT = Retention()
+
+
+def claim_in(work: Work, delivery: Delivery, *, retention: Retention = _KEPT) -> None:
+    """
+    Remember a delivery as handled, in the transaction that handles it.
+
+    See `twh_platform.webhooks.postgres.psycopg.claim_in`; for engines of
+    `twh_platform.tenancy.postgres.sqlalchemy.bind_engine`.  Errors of the database
+    are SQLAlchemy's.  It is no statement of the ORM, so nothing is flushed before it.
+
+    Args:
+        work: A `Session` or a `Connection`, in the transaction of the handler.
+
+        delivery: Of `webhook_delivery` or `delivery_of`.
+
+        retention: For how long it is remembered.
+
+    Raises:
+        twh_platform.errors.WebhookError: With code ``replayed`` or ``id_conflict``.
+
+        twh_platform.errors.NoCurrentTenantError: If no tenant is bound.
+    """
+    carry_out(transaction_claim_steps(delivery, retention), partial(_ask, work))
+
+
+async def claim_in_async(
+    work: AsyncWork, delivery: Delivery, *, retention: Retention = _KEPT
+) -> None:
+    """
+    The same in an `AsyncSession`, or on an `AsyncConnection`.
+    """
+    steps = transaction_claim_steps(delivery, retention)
+    await carry_out_async(steps, partial(_ask_async, work))
+
+
+def purge_in(work: Work, *, limit: int = 1000) -> int:
+    """
+    Delete claims of the current tenant that have ended; return how many.
+    """
+    return carry_out(purge_steps(limit), partial(_ask, work))
+
+
+async def purge_in_async(work: AsyncWork, *, limit: int = 1000) -> int:
+    """
+    The same in an `AsyncSession`, or on an `AsyncConnection`.
+    """
+    return await carry_out_async(purge_steps(limit), partial(_ask_async, work))
+
+
+def _ask(work: Work, ask: Ask) -> Rows:
+    return _asked(work.connection() if isinstance(work, Session) else work, ask)
+
+
+async def _ask_async(work: AsyncWork, ask: Ask) -> Rows:
+    connection = await work.connection() if isinstance(work, AsyncSession) else work
+    return await connection.run_sync(_asked, ask)
+
+
+def _asked(connection: Connection, ask: Ask) -> Rows:
+    named = text(re.sub(r"\$(\d)::(\w+)", r"CAST(:p\1 AS \2)", ask.sql))
+    values = {f"p{at}": value for at, value in enumerate(ask.parameters, 1)}
+    return [tuple(row) for row in connection.execute(named, values)]
