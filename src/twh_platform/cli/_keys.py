@@ -53,7 +53,7 @@ DATA_KEYS_VARIABLE = "TWH_DATA_KEYS"
 _CONNECT_SECONDS = 10
 
 _NAMES = {
-    "local": {"keyset", "passphrase_file", "create_missing"},
+    "local": {"keyset", "passphrase_file"},
     "vault": {"address", "auth", "mount", "namespace", "ca", "key_prefix", "timeout"},
     "aws": {
         "key",

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 
-__all__ = ["write_report"]
+__all__ = ["counted", "write_report"]
+
+
+def counted(count: int, one: str) -> str:
+    """
+    A number and what is counted: ``1 tenant``, ``2 tenants``.
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"
 
 
 def write_report(text: str, path: Path | None, *, code: str) -> None:

@@ -24,6 +24,7 @@ from ._data_keys import (
 )
 from ._forks import reset_after_fork
 from ._service import WrappedKey
+from ._sqlite_forks import close_before_fork, using_sqlite
 
 __all__ = ["SqliteDataKeyStore"]
 
@@ -113,6 +114,7 @@ class SqliteDataKeyStore:
         self._path, self._timeout, self._now = Path(path), timeout, now
         self.after_fork()
         reset_after_fork(self)
+        close_before_fork(self)
         self._prepare()
 
     def after_fork(self) -> None:
@@ -248,7 +250,7 @@ class SqliteDataKeyStore:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._failing_clearly():
+        with self._failing_clearly(), using_sqlite():
             connection = self._taken()
             try:
                 yield connection

@@ -16,8 +16,9 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from twh_platform import Tenant, bind_tenant
 from twh_platform.cli import main
-from twh_platform.kms import LocalKeyService, create_keyset
+from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, create_keyset
 
 
 class Shell:
@@ -172,6 +173,7 @@ def test_backup_and_restore(shell, monkeypatch):
     backup = shell.folder / "backup"
     assert shell("backup", backup)[1] == "2 secrets of 2 owners, sealed\n"
     assert backup.stat().st_mode & 0o777 == 0o600
+    shell("put", "a", value=b"newer")
     assert shell("restore", backup)[0] == 2
     monkeypatch.setenv("TWH_SECRETS", str(shell.folder / "other.sqlite"))
     whole = backup.read_bytes()
@@ -197,6 +199,42 @@ def test_a_restore_tells_whose_keys_are_destroyed(shell, monkeypatch):
     assert status == 1
     assert "acme: its keys are destroyed" in out
     assert shell("get", "a")[1] == "marked"
+
+
+def test_who_was_shredded_keeps_nobody_from_backup_and_rotation(shell):
+    """It is passed over and told; by name a backup of it has status 1."""
+    for owner in ((), ("--tenant", "acme")):
+        shell("put", "due", *owner, "--every", "0.001", "--overlap", "0", value=b"marked")
+    keyset, store = shell.folder / "keyset.json", shell.folder / "secrets.sqlite"
+    words = ["--receipts", str(shell.folder / "r"), "--keyset", str(keyset)]
+    assert main(["kms", "shred", "acme", "--yes", *words, "--data-keys", str(store)]) == 0
+    shell.capsys.readouterr()
+
+    assert shell("backup", shell.folder / "backup") == (
+        0,
+        "1 secret of 1 owner, sealed\n",
+        "acme: passed over, its keys are destroyed\n",
+    )
+    assert shell("backup", shell.folder / "backup", "--tenant", "acme")[0] == 1
+    status, out, _ = shell("rotate", "--due")
+    assert (status, out.splitlines()[1]) == (0, "acme: shredded, 1 secret not rotated")
+
+
+def test_stores_of_one_tenant_are_shredded_with_one_receipt(shell):
+    """The file of data keys first, then that of secrets, with the same folder."""
+    keyset = shell.folder / "keyset.json"
+    cipher = TenantCipher(LocalKeyService(keyset), SqliteDataKeyStore(shell.folder / "keys.sqlite"))
+    with bind_tenant(Tenant(id="acme")):
+        cipher.seal(b"x", {})
+    shell("put", "a", "--tenant", "acme", value=b"marked")
+    words = ["shred", "acme", "--yes", "--keyset", str(keyset)]
+    words += ["--receipts", str(shell.folder / "r"), "--data-keys"]
+
+    for number, file in enumerate(["keys.sqlite", "secrets.sqlite"], start=1):
+        assert main(["kms", *words, str(shell.folder / file)]) == 0
+        assert f"data keys overwritten: {number}\n" in shell.capsys.readouterr().out
+
+    assert SqliteDataKeyStore(shell.folder / "secrets.sqlite").shredded("acme")
 
 
 def test_an_env_file_is_migrated(shell):
@@ -275,3 +313,27 @@ def test_a_database_keeps_them_too(shell, request):
     assert status == 2
     assert "give --tenant" in err
     assert shell("backup", shell.folder / "backup", *dsn, "--tenant", "acme")[0] == 0
+
+
+def test_only_a_file_gives_way_to_a_value(shell):
+    """A pipe or a link, as /dev/stdout is one, would be gone from its place."""
+    shell("put", "a", value=b"marked")
+    os.mkfifo(shell.folder / "pipe")
+    (shell.folder / "link").symlink_to("/proc/self/fd/1")
+
+    for name in ("pipe", "link"):
+        status, out, err = shell("get", "a", "--output", shell.folder / name)
+        assert (status, out) == (2, "")
+        assert "marked" not in err
+        assert not (shell.folder / name).is_file() or (shell.folder / name).is_symlink()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300"])
+def test_times_beyond_all_dates_are_told(shell, seconds):
+    """Neither does a secret come of it that is never rotated."""
+    told = [
+        shell("put", "a", "--expires-in", seconds, value=b"x"),
+        shell("put", "b", "--every", seconds, "--overlap", "1", value=b"x"),
+    ]
+
+    assert [status for status, _, _ in told] == [2, 2]

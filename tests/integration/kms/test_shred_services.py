@@ -57,6 +57,32 @@ def test_a_shred_is_proved_or_refused(subject):
         assert shred("acme", **given) == receipt
 
 
+def test_another_store_of_the_tenant_is_shredded_too(subject):
+    """With the same journal: it gets its tombstone, and the receipt counts its data keys."""
+    service, journal = subject.service, MemoryShredJournal()
+    if NEEDED & ~service.capabilities:
+        pytest.skip("this key service cannot shred a tenant")
+    stores = [MemoryDataKeyStore(), MemoryDataKeyStore()]
+    for store in stores:
+        with bind_tenant(Tenant(id="acme")):
+            TenantCipher(service, store).seal(b"x", {})
+
+    first, second = (
+        shred(
+            "acme",
+            service=service,
+            store=store,
+            journal=journal,
+            cipher=TenantCipher(subject.again(), store),
+        )
+        for store in stores
+    )
+
+    assert (first.data_keys, second.data_keys) == (1, 2)
+    assert second.canary == first.canary
+    assert stores[1].shredded("acme")
+
+
 def test_a_key_that_is_out_of_use_is_no_shredded_key(subject):
     """Disabled, or deleted so that it can be restored: its refusals prove nothing."""
     service, store = subject.service, MemoryDataKeyStore()

@@ -5,6 +5,7 @@ The commands on keys: what they say, and how they end.
 from __future__ import annotations
 
 import io
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ pytest.importorskip("cryptography")
 
 from twh_platform import Tenant, bind_tenant
 from twh_platform.cli import main
+from twh_platform.cli._keys import key_service
 from twh_platform.cli._progress import ProgressBar
+from twh_platform.errors import ConfigurationError, KeyNotFoundError
 from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, create_keyset
 from twh_platform.kms.lifecycle import JobProgress
+
+TOKEN = '[auth]\nmethod = "token"\nfile = "token"\n'
 
 
 class Place:
@@ -64,7 +69,7 @@ def test_status_tells_what_is_in_use(place, capsys):
     assert place.run("status") == 0
 
     acme, globex = capsys.readouterr().out.splitlines()
-    assert acme.startswith("acme: 1 data keys by version 2 of local ")
+    assert acme.startswith("acme: 1 data key by version 2 of local ")
     assert globex.endswith("; 2 wraps")
 
 
@@ -73,7 +78,7 @@ def test_a_version_in_use_is_told_with_its_count(place, capsys):
     LocalKeyService(place.keyset).rotate("acme")
 
     assert place.run("status", "--tenant", "acme", "--retire", "1") == 1
-    assert "no: 1 data keys" in capsys.readouterr().out
+    assert "still wraps 1 data key of tenant 'acme'" in capsys.readouterr().out
     assert place.run("rewrap") == 0
     assert place.run("status", "--tenant", "acme", "--retire", "1") == 0
     assert "yes: " in capsys.readouterr().out
@@ -93,7 +98,7 @@ def test_rewrap_goes_on_at_its_cursor(place, capsys):
 
     assert place.run("rewrap", "--rotate", "--cursor", str(cursor)) == 0
 
-    assert "1 data keys of 1 tenants" in capsys.readouterr().out
+    assert "1 data key of 1 tenant:" in capsys.readouterr().out
     assert not cursor.exists()
     cursor.write_text("something else")
     assert place.run("rewrap", "--cursor", str(cursor)) == 2
@@ -109,7 +114,64 @@ def test_what_cannot_be_rewrapped_is_told(place, capsys):
 
     out = capsys.readouterr().out
     assert "1 failed: key_disabled" in out
-    assert "acme: 1 remain" in out
+    assert "acme: 1 remains\n" in out
+
+
+def test_who_was_shredded_does_not_keep_others_from_a_rotation(place, capsys):
+    """Of all tenants it is passed over, and told; by its name it is refused."""
+    assert place.shred("--yes") == 0
+    capsys.readouterr()
+
+    assert place.run("rewrap", "--rotate") == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("acme: passed over, its keys are destroyed\nglobex: version 2 wraps\n")
+    assert "1 data key of 2 tenants: 1 rewrapped" in out
+    assert place.run("rewrap", "--rotate", "--tenant", "acme") == 2
+
+
+@pytest.mark.parametrize("shredded", [True, False])
+def test_a_key_that_is_not_found_keeps_nobody_from_a_rotation(shredded, place, capsys):
+    """A service that forgets destroyed keys knows none: what the store says of it counts."""
+    if shredded:
+        SqliteDataKeyStore(place.data_keys).destroy("acme")
+    new = place.folder / "new.json"
+    create_keyset(new, tenants=("globex",))
+    where = ["--keyset", str(new), "--data-keys", str(place.data_keys)]
+    more = ["--from-keyset", str(place.keyset)]
+
+    assert main(["kms", "rewrap", "--rotate", *where, *more]) == (0 if shredded else 1)
+
+    out = capsys.readouterr().out
+    assert "globex: version 2 wraps" in out
+    assert ("acme: passed over" in out) == shredded
+    assert ("acme: not rotated, key_not_found" in out) == (not shredded)
+    assert ("acme: 1 remains" in out) == (not shredded)
+
+
+def test_a_tenant_is_added_to_a_keyset(place, capsys):
+    """Once, however often it is asked for; who is in it is left alone."""
+    where = ["--keyset", str(place.keyset)]
+    with pytest.raises(KeyNotFoundError):
+        LocalKeyService(place.keyset).describe("initech")
+
+    assert main(["kms", "add-tenant", "initech", "acme", "initech", *where]) == 0
+
+    made, there = capsys.readouterr().out.splitlines()
+    assert made.startswith("initech: made, local ")
+    assert there.startswith("acme: is there, local ")
+    assert LocalKeyService(place.keyset).describe("initech").version == 1
+
+
+@pytest.mark.parametrize("tenant_id", ["acme", "../x"])
+def test_a_tenant_that_cannot_be_is_not_added(tenant_id, place, capsys):
+    """One that was shredded, or what is no id."""
+    place.shred("--yes")
+    before = place.keyset.read_bytes()
+
+    assert main(["kms", "add-tenant", tenant_id, "--keyset", str(place.keyset)]) == 2
+
+    assert place.keyset.read_bytes() == before
 
 
 def test_data_keys_move_from_another_keyset(place, capsys):
@@ -202,6 +264,11 @@ def test_a_key_service_is_described_in_a_file(place, capsys):
         "provider = []",
         'provider = "local"',
         'provider = "local"\nkeyset = "x"\ntoken = "t"',
+        'provider = "local"\nkeyset = "{keyset}"\ncreate_missing = true',
+        'provider = "local"\nkeyset = "{keyset}"\n[auth]\nmethod = "token"',
+        'provider = "vault"\naddress = "https://v"\ncreate_missing = true\n' + TOKEN,
+        'provider = "vault"\naddress = "https://v"\nkeyset = "x"\n' + TOKEN,
+        'provider = "vault"\naddress = "https://v"\n' + TOKEN + 'role = "x"',
         'provider = "vault"\naddress = "https://v"',
         'provider = "vault"\naddress = "https://v"\nauth = 1',
         'provider = "vault"\naddress = "https://v"\n[auth]\nmethod = "userpass"',
@@ -209,6 +276,7 @@ def test_a_key_service_is_described_in_a_file(place, capsys):
         'provider = "vault"\naddress = "https://v"\n[auth]\nmethod = "approle"',
         'provider = "aws"\nsecret_key = "x"',
         'provider = "aws"\nregion = "eu-west-1"',
+        'provider = "aws"\nkey = "alias/{tenant}"\nallowed = ["x"]\ncreate_missing = true',
     ],
 )
 def test_a_wrong_description_is_refused(text, place, capsys):
@@ -216,12 +284,15 @@ def test_a_wrong_description_is_refused(text, place, capsys):
     pytest.importorskip("hvac")
     pytest.importorskip("boto3")
     described = place.folder / "service.toml"
-    described.write_text(text)
+    described.write_text(text.replace("{keyset}", str(place.keyset)))
 
     words = ["--service", str(described), "--data-keys", str(place.data_keys)]
     assert main(["kms", "status", *words]) == 2
 
     assert "service.toml" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError) as refused, key_service(Namespace(service=described)):
+        pass
+    assert refused.value.code == "key_service_invalid"
 
 
 @pytest.mark.parametrize("missing", ["--keyset", "--data-keys"])
@@ -243,7 +314,7 @@ def test_the_environment_says_where(place, monkeypatch, capsys):
 
     assert main(["kms", "status"]) == 0
 
-    assert "acme: 1 data keys" in capsys.readouterr().out
+    assert "acme: 1 data key by" in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_there_is_not_made(place, capsys):

@@ -15,6 +15,7 @@ from twh_platform import subscribe
 from twh_platform.errors import (
     ConfigurationError,
     DecryptionError,
+    KeyDestroyedError,
     KeyNotFoundError,
     KeyServiceError,
     PlatformError,
@@ -179,6 +180,25 @@ def test_a_destroyed_tenants_part_stays_closed(store, service):
     assert report.destroyed == ("acme",)
     assert set(report.secrets) == {"_platform", "globex"}
     assert {owner for owner, _ in restored._states} == {"_platform", "globex"}
+
+
+def test_a_destroyed_tenant_does_not_keep_the_others_from_a_backup(store, service):
+    """It is left out and named, and all others are in it."""
+    service.destroy("acme")
+
+    backup, made = backup_secrets(store, service, OWNERS)
+    report = restore_secrets(MemorySecretStore(), service, backup)
+
+    assert made.destroyed == ("acme",)
+    assert set(made.secrets) == set(report.secrets) == {"_platform", "globex"}
+
+
+def test_one_destroyed_data_key_is_no_destroyed_tenant(store, service, monkeypatch):
+    """Its owner's other secrets would be missed, and nobody told: so it is an error."""
+    monkeypatch.setattr(store, "stored", lambda _: (_ for _ in ()).throw(KeyDestroyedError))
+
+    with pytest.raises(KeyDestroyedError):
+        backup_secrets(store, service, OWNERS)
 
 
 def test_a_large_store_fits(service):

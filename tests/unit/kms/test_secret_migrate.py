@@ -114,6 +114,19 @@ def test_what_cannot_be_moved_is_refused_before_anything_is(text, fault, env, st
     assert store.names() == []
 
 
+@pytest.mark.parametrize("missing", ["Dockerfile", "."])
+def test_a_file_that_cannot_be_searched_is_told_before_anything_is_moved(
+    missing, env, store, tmp_path
+):
+    """Not there, or a folder: nothing is in the store, and the file is as it was."""
+    with pytest.raises(ConfigurationError, match="cannot be searched") as caught:
+        migrate_env_file(env, store, NAMES, also=[tmp_path / missing])
+
+    assert caught.value.code == "migration_source_invalid"
+    assert store.names() == []
+    assert env.read_text() == ENV
+
+
 def test_copies_beside_the_file_are_found(env, store, tmp_path):
     """What an editor, a tool or a person left there, and what the caller names."""
     (tmp_path / ".env.bak").write_text(ENV)
@@ -240,7 +253,7 @@ def test_a_value_that_is_too_long_is_refused_before_anything_is_moved(tmp_path, 
         connection.execute("UPDATE suppliers SET iban = ? WHERE id = 2", ("mark" * 20_000,))
     connection.close()
 
-    with pytest.raises(ConfigurationError, match="1 values") as caught:
+    with pytest.raises(ConfigurationError, match="1 value of more") as caught:
         migrate_column(SqliteColumn(path, "suppliers", "iban"), store, prefix="x")
     assert caught.value.code == "migration_source_invalid"
     assert store.names() == []

@@ -20,7 +20,14 @@ from twh_platform.errors import (
     SecretConflictError,
     SecretNotFoundError,
 )
-from twh_platform.kms import platform_owner
+from twh_platform.kms import (
+    Keyset,
+    LocalKeyService,
+    MemoryDataKeyStore,
+    TenantCipher,
+    platform_owner,
+)
+from twh_platform.kms.lifecycle import MemoryShredJournal, shred
 from twh_platform.kms.secrets import (
     FileElection,
     MemorySecretStore,
@@ -28,6 +35,7 @@ from twh_platform.kms.secrets import (
     RotationTask,
     Secret,
     SecretChanged,
+    SqliteSecretStore,
     Stage,
     rotate_due,
     rotate_secret,
@@ -204,6 +212,28 @@ async def test_a_round_that_fails_is_logged_and_not_the_last(store, caplog):
 
     assert "RuntimeError" in caplog.text
     assert "marked" not in caplog.text
+
+
+def test_what_is_shredded_is_no_failure(clock, caplog, monkeypatch, tmp_path):
+    """It is counted apart in each round, and logged as nothing that somebody has to mend."""
+    monkeypatch.setattr("twh_platform.kms.secrets._rotation.utc_now", clock.utc)
+    service, keys = LocalKeyService(Keyset.new()), MemoryDataKeyStore()
+    cipher = TenantCipher(service, keys, purpose="secrets")
+    kept = SqliteSecretStore(tmp_path / "secrets.sqlite", cipher, now=clock.utc)
+    owners = [Tenant(id="acme"), Tenant(id="globex")]
+    for tenant in owners:
+        with bind_tenant(tenant):
+            kept.put("a/key", Secret("one"), policy=POLICY)
+    shred("acme", service=service, store=keys, journal=MemoryShredJournal(), cipher=cipher)
+    clock.advance(100)
+
+    reports = RotationTask(kept, owners=lambda: map(bind_tenant, owners)).run_once() or []
+
+    assert [(one.failed, one.shredded, len(one.rotated)) for one in reports] == [
+        ((), ("a/key",), 0),
+        ((), (), 1),
+    ]
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 def test_an_owner_whose_secrets_cannot_be_listed_does_not_stop_the_others(store, caplog):

@@ -40,3 +40,22 @@ def test_a_mac_key_that_could_be_a_tenants_is_refused(tmp_path):
     """Control: the same file with a name that a tenant's id could give."""
     with pytest.raises(ConfigurationError):
         service_of(tmp_path, SHOWN[1].replace("twh/mac", "twh-mac"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b'provider = "aws"\nkey = 5\nallowed = []',
+        b'provider = "local"\nkeyset = "\\u0000"',
+    ],
+)
+def test_a_file_that_describes_nothing_is_told(content, tmp_path):
+    """Bytes that are no text, and values of another type, are no crash."""
+    file = tmp_path / "service.toml"
+    file.write_bytes(content)
+    told = argparse.Namespace(service=file)
+
+    with pytest.raises(ConfigurationError) as caught, key_service(told):
+        pass
+    assert caught.value.code == "key_service_invalid"

@@ -17,6 +17,7 @@ pytest.importorskip("cryptography")
 
 from twh_platform import Tenant, bind_tenant, subscribe
 from twh_platform.errors import (
+    ConfigurationError,
     DecryptionError,
     KeyAccessDeniedError,
     KeyDestroyedError,
@@ -201,6 +202,7 @@ CRASHES = [
     ("service", "destroy", "after"),
     ("service", "describe", "second"),
     ("service", "health", "before"),
+    ("service", "health", "second"),
     ("service", "generate", "before"),
     ("cipher", "evict", "before"),
     ("cipher", "seal", "before"),
@@ -269,6 +271,16 @@ def test_a_service_that_cannot_is_refused_and_nothing_is_done(lacking, world):
 
     assert refused.value.code == "shred_unsupported"
     assert world.opens(ACME) == b"secret"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_time_that_no_receipt_can_have_is_told_before(seconds, world):
+    """Nothing is destroyed, and no journal is left behind."""
+    with pytest.raises(ConfigurationError):
+        world.shred(cache_seconds=seconds)
+
+    assert world.opens(ACME) == b"secret"
+    assert world.journal.load("acme") is None
 
 
 def test_the_platform_is_not_shredded(world):
@@ -371,10 +383,24 @@ def test_a_refusal_for_another_reason_is_no_proof(error, world):
 
 def test_an_unhealthy_service_proves_nothing(world):
     """If every key is refused, the refusal of one says nothing about it."""
-    ill = replace(world.service.health(), ok=False, code="key_destroyed")
+    healthy = world.service.health()
+    answers = [healthy, replace(healthy, ok=False, code="key_destroyed")]
 
-    with pytest.raises(KeyServiceUnavailableError):
+    with pytest.raises(KeyServiceUnavailableError, match="prove nothing"):
+        world.shred(service=Wrapped(world.service, health=lambda: answers.pop(0)))
+
+    assert world.store.shredded("acme")
+
+
+def test_with_an_unhealthy_service_nothing_is_begun(world):
+    """Whoever could not prove it afterwards is told before anything is destroyed."""
+    ill = replace(world.service.health(), ok=False, code="key_not_found")
+
+    with pytest.raises(KeyServiceUnavailableError, match="key_not_found; nothing was done"):
         world.shred(service=Wrapped(world.service, health=lambda: ill))
+
+    assert world.opens(ACME, TenantCipher(world.service, world.store)) == b"secret"
+    assert world.journal.load("acme") is None
 
 
 def test_a_key_that_is_being_destroyed_gives_a_receipt_that_says_so(world):
@@ -526,6 +552,76 @@ def test_a_restored_backup_of_data_keys_does_not_open(world):
     world.shred(store=restored, cipher=None)
     assert restored.shredded("acme")
     assert restored.page("acme") == []
+
+
+def test_a_store_from_before_the_first_seal_is_shredded_again(world):
+    """A restored store that never had the canary's data key gets its tombstone, and the receipt."""
+    first = world.shred()
+    restored = MemoryDataKeyStore()
+
+    again = world.shred(store=restored, cipher=TenantCipher(world.service, restored))
+
+    assert again == first
+    assert restored.shredded("acme")
+
+
+def test_a_restored_store_counts_once_more(world):
+    """What comes back from a backup is overwritten again, and the receipt says so."""
+    old = world.store.page("acme")
+    first = world.shred()
+    restored = MemoryDataKeyStore()
+    for record in old:
+        restored.add(record)
+
+    again = world.shred(store=restored, cipher=TenantCipher(world.service, restored))
+
+    assert again == replace(first, data_keys=2)
+    assert world.shred() == again
+
+
+def test_another_store_of_the_tenant_is_shredded_with_the_same_journal(world):
+    """Each store is overwritten, and one receipt has the number of all its data keys."""
+    other = MemoryDataKeyStore()
+    cipher = TenantCipher(world.service, other, purpose="secrets")
+    with bind_tenant(ACME):
+        kept = cipher.seal(b"value", {})
+    first = world.shred()
+
+    second = world.shred(store=other, cipher=cipher)
+
+    assert second == replace(first, data_keys=2)
+    assert other.page("acme") == []
+    with bind_tenant(ACME), pytest.raises(KeyDestroyedError):
+        cipher.open(kept, {})
+
+
+def test_a_store_that_was_not_reached_is_not_counted(world):
+    """A crash at the first store, and a run for another one: it speaks of that one alone."""
+    other = MemoryDataKeyStore()
+    with pytest.raises(Fault):
+        world.shred(store=Wrapped(world.store, destroy=lambda _: (_ for _ in ()).throw(Fault)))
+
+    second = world.shred(store=other, cipher=TenantCipher(world.service, other))
+    both = world.shred()
+
+    assert (second.data_keys, second.canary, second.sealed_canary) == (0, "key_destroyed", None)
+    assert (both.data_keys, both.sealed_canary) == (1, "data_key_destroyed")
+
+
+@pytest.mark.parametrize("error", [None, KeyServiceUnavailableError])
+def test_a_sealed_value_that_is_not_refused_elsewhere_gives_no_receipt(error, world):
+    """In another store it may be unknown; opened, or without an answer, it proves the contrary."""
+    world.shred()
+
+    def opens(*_: Any) -> bytes:
+        if error is not None:
+            raise error
+        return b"canary"
+
+    with pytest.raises(error or KeyServiceError) as refused:
+        world.shred(store=MemoryDataKeyStore(), cipher=Wrapped(world.cipher, open=opens))
+
+    assert refused.value.code == (error.code if error else "shred_incomplete")
 
 
 def test_the_journal_holds_no_key(world):

@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +18,13 @@ import pytest
 pytest.importorskip("cryptography")
 
 from twh_platform.errors import ConfigurationError, KeyServiceUnavailableError
-from twh_platform.kms import DataKeyRecord, SqliteDataKeyStore, WrappedKey
+from twh_platform.kms import (
+    DataKeyRecord,
+    SqliteDataKeyStore,
+    WrappedKey,
+    create_keyset,
+    parse,
+)
 
 
 def made(**fields: object) -> DataKeyRecord:
@@ -122,3 +130,85 @@ def test_a_missing_folder_is_unavailable(tmp_path):
     """Where no file can be made, the error says so."""
     with pytest.raises(KeyServiceUnavailableError):
         SqliteDataKeyStore(tmp_path / "missing" / "keys.sqlite")
+
+
+DAEMON = """
+import os, sqlite3, subprocess, sys
+from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, _sqlite_forks
+from twh_platform.tenancy import Tenant, bind_tenant
+
+folder, control = sys.argv[1:]
+cipher = TenantCipher(LocalKeyService(folder + "/keyset"), SqliteDataKeyStore(folder + "/keys"))
+if control == "control":
+    _sqlite_forks._gate.closing.clear()
+
+def seal(tenant):
+    with bind_tenant(Tenant(id=tenant)):
+        return cipher.seal(b"x")
+
+seal("acme")
+gone, left = os.pipe()
+if os.fork():
+    os._exit(0)
+os.close(left)
+os.read(gone, 1)  # until the one that began it has ended
+seal("acme")
+look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select * from twh_data_keys')"
+subprocess.run([sys.executable, "-c", look, folder + "/keys"], check=True)
+sealed = seal("globex")
+print(sealed.hex(), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("mode", ["", "control"])
+def test_a_daemon_whose_parent_ended_loses_no_key(mode, tmp_path):
+    """Control: with a connection that is open while it forks, SQLite loses what it commits."""
+    create_keyset(tmp_path / "keyset")
+    command = [sys.executable, "-c", DAEMON, str(tmp_path), mode]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    store = SqliteDataKeyStore(tmp_path / "keys")
+
+    kept = store.get("globex", parse(bytes.fromhex(done.stdout)).data_key_id)
+
+    assert (kept is None) == (mode == "control")
+
+
+FORKING = """
+import os, signal, sys, threading
+from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher
+from twh_platform.tenancy import Tenant, bind_tenant
+
+folder = sys.argv[1]
+cipher = TenantCipher(LocalKeyService(folder + "/keyset"), SqliteDataKeyStore(folder + "/keys"))
+
+def seal(tenant):
+    with bind_tenant(Tenant(id=tenant)):
+        cipher.evict(tenant)
+        cipher.seal(b"x")
+
+def go_on(tenant):
+    while True:
+        seal(tenant)
+
+for tenant in ("acme", "globex", "initech"):
+    threading.Thread(target=go_on, args=(tenant,), daemon=True).start()
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        seal("umbrella")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+"""
+
+
+def test_a_child_that_is_forked_in_the_middle_of_calls_goes_on(tmp_path):
+    """Neither does it wait for a lock that is the parent's, nor is the file locked for it."""
+    create_keyset(tmp_path / "keyset")
+
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")

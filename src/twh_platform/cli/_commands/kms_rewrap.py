@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, KeyDestroyedError, KeyNotFoundError, KeyServiceError
 from .._command import FOUND, OK, Command
 from .._keys import add_data_keys, add_key_service, add_tenants, data_key_store, key_service
+from .._output import counted
 from .._progress import ProgressBar
 
 if TYPE_CHECKING:
-    from ...kms import KeyService
+    from ...kms import DataKeyStore, KeyService
     from ...kms.lifecycle import JobProgress, RewrapReport
 
 __all__ = ["COMMAND"]
@@ -53,13 +54,14 @@ def run(options: argparse.Namespace) -> int:
     """
     Rewrap, and say what was done and what remains.
     """
-    from ...kms.lifecycle import key_uses, remaining, rewrap, tenants_of
+    from ...kms.lifecycle import key_uses, rewrap, tenants_of
 
     with key_service(options) as service, data_key_store(options) as store:
         tenants = sorted(set(options.tenant)) or None
         after = _read(options.cursor)
+        refused = 0
         if options.rotate and after is None:
-            _rotate(service, tenants or list(tenants_of(store)))
+            refused = _rotate(service, store, tenants)
         bar = ProgressBar(lambda: sum(one.data_keys for one in key_uses(store, tenants=tenants)))
         with _stopping() as stopped:
             report = rewrap(
@@ -75,15 +77,54 @@ def run(options: argparse.Namespace) -> int:
             )
         bar.close()
         _keep(options.cursor, report.cursor)
-        left = {one: remaining(service, store, one) for one in tenants or tenants_of(store)}
+        left = {one: _left(service, store, one) for one in tenants or tenants_of(store)}
     _tell(report, {one: count for one, count in left.items() if count})
-    return OK if report.complete and not any(left.values()) else FOUND
+    return OK if report.complete and not refused and not any(left.values()) else FOUND
 
 
-def _rotate(service: KeyService, tenants: list[str]) -> None:
-    for tenant_id in tenants:
-        info = service.rotate(tenant_id)
-        sys.stdout.write(f"{tenant_id}: version {info.version or 'new'} wraps\n")
+def _rotate(service: KeyService, store: DataKeyStore, named: list[str] | None) -> int:
+    """
+    Make a new version for those who are named, or for all who have data keys.
+
+    Who is named is meant: then an error ends it.  Of all, who was shredded is
+    passed over, and what concerns one tenant does not keep the others from
+    theirs; how many these are is returned.
+    """
+    from ...kms.lifecycle import tenants_of
+    from ...kms.lifecycle._jobs import ends_run
+
+    refused = 0
+    for tenant_id in named or list(tenants_of(store)):
+        try:
+            info = service.rotate(tenant_id)
+        except KeyServiceError as error:
+            if named is not None or ends_run(error):
+                raise
+            if _is_shredded(store, tenant_id, error):
+                sys.stdout.write(f"{tenant_id}: passed over, its keys are destroyed\n")
+            else:
+                refused += 1
+                sys.stdout.write(f"{tenant_id}: not rotated, {error.code}\n")
+        else:
+            sys.stdout.write(f"{tenant_id}: version {info.version or 'new'} wraps\n")
+    return refused
+
+
+def _is_shredded(store: DataKeyStore, tenant_id: str, error: KeyServiceError) -> bool:
+    from ...kms._owner import as_owner
+
+    # A service that forgets destroyed keys knows none: then the store is asked.
+    with as_owner(tenant_id):
+        return isinstance(error, KeyDestroyedError) or store.shredded(tenant_id)
+
+
+def _left(service: KeyService, store: DataKeyStore, tenant_id: str) -> int:
+    from ...kms.lifecycle import key_uses, remaining
+
+    try:
+        return remaining(service, store, tenant_id)
+    except KeyNotFoundError:
+        return sum(one.data_keys for one in key_uses(store, tenants=[tenant_id]))
 
 
 def _origin(options: argparse.Namespace) -> KeyService | None:
@@ -150,15 +191,15 @@ def _unusable(path: Path) -> ConfigurationError:
 def _tell(report: RewrapReport, left: dict[str, int]) -> None:
     write = sys.stdout.write
     write(
-        f"{report.looked} data keys of {report.tenants} tenants: {report.rewrapped} rewrapped, "
-        f"{report.current} were current, {report.gone} gone\n"
+        f"{counted(report.looked, 'data key')} of {counted(report.tenants, 'tenant')}: "
+        f"{report.rewrapped} rewrapped, {report.current} were current, {report.gone} gone\n"
     )
     for code, count in sorted(report.failed.items()):
         write(f"{count} failed: {code}\n")
     if report.stopped is not None:
         write(f"it ended early: {report.stopped}\n")
     for tenant_id, count in left.items():
-        write(f"{tenant_id}: {count} remain\n")
+        write(f"{tenant_id}: {count} {'remains' if count == 1 else 'remain'}\n")
     if not left:
         write("none remains\n")
 
@@ -168,7 +209,8 @@ COMMAND = Command(
     help="have data keys wrapped by the newest version of their master keys",
     configure=configure,
     run=run,
-    epilog="Exit status: 0 none remains, 1 some remain, 2 it could not be done.\n"
+    epilog="Exit status: 0 none remains, 1 some remain or a key was not rotated, "
+    "2 it could not be done.\n"
     "It may be killed and run again at any time; services go on meanwhile.\n"
     "A key service that does not tell versions, as AWS KMS, leaves them all: "
     "what counts there\nis that it came to the end.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...errors import ConfigurationError, KeyServiceError
 from .._command import FOUND, OK, Command
 from .._keys import add_data_keys, add_key_service, add_tenants, data_key_store, key_service
+from .._output import counted
 
 if TYPE_CHECKING:
     from ...kms import DataKeyStore, KeyService
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         for use in key_uses(store, tenants=options.tenant or None):
             version = f"version {use.key_version}" if use.key_version else "no known version"
             sys.stdout.write(
-                f"{use.tenant_id}: {use.data_keys} data keys by {version} "
+                f"{use.tenant_id}: {counted(use.data_keys, 'data key')} by {version} "
                 f"of {use.provider} {use.key_ref}{_remark(service, use)}\n"
             )
     return OK

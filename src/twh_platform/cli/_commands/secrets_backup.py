@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .._command import OK, Command
+from .._command import FOUND, OK, Command
+from .._output import counted
 from .._secrets import add_store, owners, store_and_service, write_private
 
 __all__ = ["COMMAND"]
@@ -39,8 +40,13 @@ def run(options: argparse.Namespace) -> int:
         backup, report = backup_secrets(store, service, owners(options, store))
     write_private(backup, options.file)
     total = sum(report.secrets.values())
-    sys.stdout.write(f"{total} secrets of {len(report.secrets)} owners, sealed\n")
-    return OK
+    sys.stdout.write(
+        f"{counted(total, 'secret')} of {counted(len(report.secrets), 'owner')}, sealed\n"
+    )
+    for owner_id in report.destroyed:
+        sys.stderr.write(f"{owner_id}: passed over, its keys are destroyed\n")
+    # Of all who are in a file some may have been shredded; who is named is meant.
+    return FOUND if set(options.tenant).intersection(report.destroyed) else OK
 
 
 COMMAND = Command(
@@ -48,5 +54,7 @@ COMMAND = Command(
     help="write all secrets to one sealed file",
     configure=configure,
     run=run,
-    epilog="The key service alone can open it: back up a keyset elsewhere.",
+    epilog="Exit status: 0 all were written, but for those whose keys are destroyed, 1 the keys of "
+    "one\nwho is named are, 2 it could not be done.\n"
+    "The key service alone can open it: back up a keyset elsewhere.",
 )

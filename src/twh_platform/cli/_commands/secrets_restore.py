@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from .._command import FOUND, OK, Command
+from .._output import counted
 from .._secrets import add_store, store_and_service, using_file
 
 __all__ = ["COMMAND"]
@@ -34,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
         report = restore_secrets(store, service, backup)
     total = sum(report.secrets.values())
     made = f"{report.made_at:%Y-%m-%dT%H:%M:%SZ}"
-    sys.stdout.write(f"{total} secrets of {len(report.secrets)} owners, as of {made}\n")
+    owners = counted(len(report.secrets), "owner")
+    sys.stdout.write(f"{counted(total, 'secret')} of {owners}, as of {made}\n")
     for owner_id in report.destroyed:
         sys.stdout.write(f"{owner_id}: its keys are destroyed, its secrets stay closed\n")
     return FOUND if report.destroyed else OK

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError
 from .._command import FOUND, OK, Command
+from .._output import counted
 from .._secrets import add_owner, add_store, owner, owner_of, owners, secret_store, version_line
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def _rotate_due(store: VersionedSecretStore, options: argparse.Namespace) -> int
         for name, code in report.failed:
             failures += 1
             sys.stdout.write(f"{owner_id} {name}: not rotated, {code}\n")
+        if report.shredded:
+            left = counted(len(report.shredded), "secret")
+            sys.stdout.write(f"{owner_id}: shredded, {left} not rotated\n")
     return FOUND if failures else OK
 
 

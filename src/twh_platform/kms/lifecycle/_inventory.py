@@ -159,8 +159,8 @@ def ensure_retirable(
     )
     if count:
         message = (
-            f"{count} data keys of tenant {tenant_id!r} are wrapped by version {version} or older "
-            f"of {info.key_ref!r}: rewrap them first"
+            f"version {version} of {info.key_ref!r}, or an older one, still wraps "
+            f"{count} data key{'' if count == 1 else 's'} of tenant {tenant_id!r}: rewrap first"
         )
         raise KeyServiceError(message, code="key_version_in_use")
 

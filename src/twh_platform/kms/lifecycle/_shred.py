@@ -340,8 +340,8 @@ class _Shred:
         sealed = self._entry.get("sealed")
         if sealed is None:
             return False
-        data_key_id = parse_head(b64decode(sealed)).data_key_id
-        return self.store.get(self.tenant_id, data_key_id) is None
+        head = parse_head(b64decode(sealed))
+        return head is not None and self.store.get(self.tenant_id, head.data_key_id) is None
 
     def _tell(self) -> None:
         if self.notify is not None:
@@ -377,13 +377,24 @@ class _Shred:
         code = self._refusal(lambda: require_result(self.service.unwrap([(wrapped, context)])[0]))
         self._entry.setdefault("canary_code", code)
         cipher, sealed = self.cipher, self._entry.get("sealed")
-        # Where its data key is not known nothing opens it, which proves nothing:
-        # what was noted where it is known counts, and the other canary.
-        if cipher is not None and sealed is not None and not self._is_elsewhere():
-            code = self._refusal(lambda: cipher.open(b64decode(sealed), _CONTEXT))
-            self._entry.setdefault("sealed_code", code)
+        if cipher is not None and sealed is not None:
+            self._prove_sealed(lambda: cipher.open(b64decode(sealed), _CONTEXT))
         # Of a service that refuses everything, a refusal is no proof.
         self._require_healthy("its refusals prove nothing, run it again")
+
+    def _prove_sealed(self, act: Callable[[], object]) -> None:
+        if not self._is_elsewhere():
+            self._entry.setdefault("sealed_code", self._refusal(act))
+            return
+        # Where its data key is not known nothing opens it, and that proves nothing:
+        # what was noted where it is known stays, and the other canary counts.
+        try:
+            act()
+        except KeyServiceError as error:
+            if error.retryable:
+                raise
+            return
+        raise self._incomplete("a canary still opens")
 
     def _refusal(self, act: Callable[[], object]) -> str:
         try:

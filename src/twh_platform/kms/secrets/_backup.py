@@ -32,6 +32,7 @@ from ...errors import (
     ConfigurationError,
     DecryptionError,
     KeyDestroyedError,
+    KeyNotFoundError,
     SecretError,
 )
 from .._clock import utc_now
@@ -39,7 +40,7 @@ from .._context import DATA_KEY_ID_BYTES, KeyContext, length_prefixed
 from .._envelope import Suite, bound_tail, parse
 from .._owner import as_owner, platform_owner, require_owner
 from .._secret import HiddenBytes, Secret
-from .._service import KeyService, require_result
+from .._service import KeyService, KeyState, require_result
 from .._suites import Keys
 from ._announcing import announce_read
 from ._versions import SecretState, read_state, write_state
@@ -106,6 +107,9 @@ def backup_secrets(
     """
     Make a sealed backup of the secrets of these owners.
 
+    An owner whose master key is destroyed has nothing that opens: it is left
+    out, and named in the report.
+
     Args:
         store: The store.
 
@@ -120,16 +124,24 @@ def backup_secrets(
     counts: dict[str, int] = {}
     sections: list[bytes] = []
     listed: list[dict[str, Any]] = []
+    destroyed: list[str] = []
     for owner_id in dict.fromkeys(owners):
         with as_owner(owner_id):
-            counts[owner_id], section = _section(store, service, backup_id)
+            try:
+                count, section = _section(store, service, backup_id)
+            except KeyDestroyedError:
+                if not _is_gone(service, owner_id):
+                    raise
+                destroyed.append(owner_id)
+                continue
+        counts[owner_id] = count
         sections.append(section)
         listed.append({"owner": owner_id, "sha256": hashlib.sha256(section).hexdigest()})
     manifest = {"id": backup_id, "made_at": made_at.isoformat(), "sections": listed}
     with platform_owner():
         sealed = _seal(service, HiddenBytes(json.dumps(manifest).encode()), "manifest")
     whole = _MAGIC + length_prefixed(sealed, *sections)
-    return whole, BackupReport(made_at=made_at, secrets=counts)
+    return whole, BackupReport(made_at=made_at, secrets=counts, destroyed=tuple(destroyed))
 
 
 def restore_secrets(store: RestoringStore, service: KeyService, backup: bytes) -> BackupReport:
@@ -166,12 +178,22 @@ def restore_secrets(store: RestoringStore, service: KeyService, backup: bytes) -
             except KeyDestroyedError:
                 destroyed.append(owner_id)
             left[owner_id] = _left(store, opened.get(owner_id, []))
+    if any(opened.values()) and not any(left.values()):
+        raise _not_empty(next(iter(opened)))
     for owner_id, secrets in left.items():
         with as_owner(owner_id):
             for state, values in secrets:
                 store.restore(state, values)
     counts = {owner_id: len(secrets) for owner_id, secrets in opened.items()}
     return BackupReport(made_at=made_at, secrets=counts, destroyed=tuple(destroyed))
+
+
+def _is_gone(service: KeyService, owner_id: str) -> bool:
+    # One data key alone may be destroyed: then its owner's other secrets are missed.
+    try:
+        return service.describe(owner_id).state in {KeyState.DESTROYED, KeyState.DESTROYING}
+    except KeyNotFoundError:
+        return True
 
 
 def _left(
@@ -181,11 +203,13 @@ def _left(
     states = {state.name: state for state, _ in secrets}
     names = store.names()
     if any(store.state(name) != states.get(name) for name in names):
-        message = (
-            f"{require_owner().id!r} has secrets here: a backup is restored where there are none"
-        )
-        raise SecretError(message, code="secret_store_not_empty")
+        raise _not_empty(require_owner().id)
     return [(state, values) for state, values in secrets if state.name not in names]
+
+
+def _not_empty(owner_id: str) -> SecretError:
+    message = f"{owner_id!r} has secrets here: a backup is restored where there are none"
+    return SecretError(message, code="secret_store_not_empty")
 
 
 def _section(store: RestoringStore, service: KeyService, backup_id: str) -> tuple[int, bytes]:

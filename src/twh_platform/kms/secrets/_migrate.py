@@ -275,10 +275,12 @@ def migrate_env_file(
         names: The secret's name, by variable.
 
         also: Further files to search, such as what an image was built from.
+            Each has to be there before anything is moved.
 
     Raises:
         twh_platform.errors.ConfigurationError: With code
-            ``migration_source_invalid``: a variable is missing, empty, or there twice.
+            ``migration_source_invalid``: a variable is missing, empty, or there
+            twice, or a file of *also* cannot be read.  Nothing was moved.
 
         twh_platform.errors.SecretConflictError: If the store has another value
             of that name, or somebody changed the file meanwhile.  The file is
@@ -290,6 +292,7 @@ def migrate_env_file(
     with _reading(path):
         text = HiddenBytes(path.read_bytes())
     found = _wanted(path, text, names)
+    searched = [_readable(Path(one)) for one in also]
     values: dict[str, Secret] = {}
     for variable, one in found.items():
         if one.value != f"{REFERENCE}{names[variable]}".encode():
@@ -299,8 +302,16 @@ def migrate_env_file(
         with _reading(path):
             _replace(path, text, _rewritten(text, found, names))
     secrets = {name: values.get(name) or store.get(name).secret for name in names.values()}
-    left = find_readable(secrets, [*_beside(path), *also])
+    left = find_readable(secrets, [*_beside(path), *searched])
     return MigrationReport(moved=tuple(values), before=len(names) - len(values), left=left)
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise _invalid(f"{str(path)!r} cannot be searched: {error.strerror}") from error
 
 
 def _wanted(path: Path, text: HiddenBytes, names: Mapping[str, str]) -> dict[str, _Assignment]:
@@ -547,7 +558,8 @@ def refuse_long(column: str, count: int) -> None:
     Raise if a column has values that are longer than a secret may be.
     """
     if count:
-        raise _invalid(f"{count} values of {column} have more than {LONGEST_SECRET_BYTES} bytes")
+        values = "1 value" if count == 1 else f"{count} values"
+        raise _invalid(f"{column} has {values} of more than {LONGEST_SECRET_BYTES} bytes")
 
 
 def _identifier(name: str) -> str:

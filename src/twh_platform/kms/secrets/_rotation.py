@@ -24,6 +24,7 @@ from typing import Protocol, Self, TypeAlias
 from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
+    KeyDestroyedError,
     PlatformError,
     SecretConflictError,
     SecretNotFoundError,
@@ -114,11 +115,15 @@ class RotationReport:
 
         failed: The name and the code of the error of each that could not be rotated.
 
+        shredded: The names of those whose keys are destroyed: nothing is sealed
+            for their owner any more, and they stay as they are.
+
         looked: How many secrets there are.
     """
 
     rotated: tuple[SecretVersion, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    shredded: tuple[str, ...] = ()
     looked: int = 0
 
 
@@ -160,6 +165,7 @@ def rotate_due(
     Give a new value to each secret of the current owner whose policy asks for one.
 
     One that cannot be rotated is reported and keeps its value; the others go on.
+    Those of an owner that was shredded are no failures, for they never will be.
     One that somebody else rotated meanwhile is left at that.
 
     Args:
@@ -174,6 +180,7 @@ def rotate_due(
     moment = now or utc_now()
     rotated: list[SecretVersion] = []
     failed: list[tuple[str, str]] = []
+    shredded: list[str] = []
     names = store.names()
     for name in names:
         if stop is not None and stop.is_set():
@@ -184,9 +191,16 @@ def rotate_due(
                 rotated.append(_announced(store, state, makers or {}))
         except SecretConflictError:
             continue
+        except KeyDestroyedError:
+            shredded.append(name)
         except Exception as error:  # noqa: BLE001 -- a maker's fault is its secret's alone
             failed.append((name, code_of(error)))
-    return RotationReport(rotated=tuple(rotated), failed=tuple(failed), looked=len(names))
+    return RotationReport(
+        rotated=tuple(rotated),
+        failed=tuple(failed),
+        shredded=tuple(shredded),
+        looked=len(names),
+    )
 
 
 def _state(store: SecretStore, name: str) -> SecretState:
@@ -325,4 +339,7 @@ class RotationTask:
             )
         for name, code in report.failed:
             _logger.warning("secret %s of %s was not rotated: %s", name, tenant_id, code)
+        if report.shredded:
+            # Not louder: it is so in every round from now on.
+            _logger.debug("%d secrets of %s are left: shredded", len(report.shredded), tenant_id)
         return report

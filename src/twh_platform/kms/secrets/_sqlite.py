@@ -23,6 +23,7 @@ from typing import Protocol
 from ...errors import BackendUnavailableError, ConfigurationError
 from .._clock import utc_now
 from .._secret import Secret
+from .._sqlite_forks import using_sqlite
 from ._store import VersionedSecretStore
 from ._versions import SecretState, read_state, write_state
 
@@ -185,6 +186,7 @@ class SqliteSecretStore(VersionedSecretStore):
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with (
             _refusing(self._path),
+            using_sqlite(),
             closing(
                 sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)
             ) as connection,
