@@ -33,6 +33,7 @@ from .routes import (
     suppliers,
     tenants,
     transfers,
+    webhooks,
 )
 from .services import Services
 from .settings import Settings
@@ -76,6 +77,14 @@ OPERATIONS = (
     returns.list_returns,
     returns.create_return,
     returns.get_return,
+    webhooks.list_webhooks,
+    webhooks.create_webhook,
+    webhooks.get_webhook,
+    webhooks.change_webhook,
+    webhooks.delete_webhook,
+    webhooks.rotate_webhook_secret,
+    webhooks.revoke_webhook_secret,
+    webhooks.try_webhook,
     reports.low_stock,
     recalls.recall,
     keys.show_keys,

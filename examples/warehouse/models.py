@@ -32,7 +32,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -43,6 +43,7 @@ from sqlalchemy.orm import (
 
 from twh_platform.kms.postgres.sqlalchemy import BlindIndexed, Sealed, index_with
 from twh_platform.tenancy import TenantKind
+from twh_platform.webhooks import KeyState
 
 from . import sealing
 from .auth import Role
@@ -70,6 +71,10 @@ __all__ = [
     "TransferLine",
     "User",
     "Versioned",
+    "Webhook",
+    "WebhookProfile",
+    "WebhookSecret",
+    "WebhookState",
 ]
 
 
@@ -93,6 +98,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, str]: JSONB,
         int: BigInteger,
+        list[str]: ARRAY(Text),
         str: Text,
         UUID: Uuid,
     }
@@ -360,6 +366,66 @@ class Supplier(Versioned):
 
 
 index_with(Supplier.bank_account, Supplier.bank_account_index)
+
+
+class WebhookProfile(StrEnum):
+    """
+    How a subscription's webhooks are signed: the names of two of the package's profiles.
+    """
+
+    STANDARD = "standard"
+    TWH = "twh"
+
+
+class WebhookState(StrEnum):
+    """
+    Whether events are to be sent.
+    """
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+class WebhookSecret(Record):
+    """
+    A secret of a subscription, with its state; the database never sees the secret itself.
+
+    It is read where something is signed, and nowhere else.  Of one that is revoked
+    nothing is left but its fingerprint.
+    """
+
+    __tablename__ = "webhook_secrets"
+    __table_args__ = (
+        _refers("webhooks", "webhook_id"),
+        UniqueConstraint("tenant_id", "webhook_id", "fingerprint"),
+        _one_of("state", *(one.value for one in KeyState)),
+        CheckConstraint("(state = 'revoked') = (secret IS NULL)", name="secret"),
+    )
+
+    webhook_id: Mapped[UUID]
+    fingerprint: Mapped[str]
+    state: Mapped[str]
+    not_after: Mapped[datetime | None]
+    secret: Mapped[str | None] = mapped_column(
+        Sealed(sealing.cipher, of=str), deferred=True, deferred_raiseload=True
+    )
+
+
+class Webhook(Versioned):
+    """
+    Where a tenant's events are sent.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (_one_of("profile", *WebhookProfile), _one_of("state", *WebhookState))
+
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    profile: Mapped[str]
+    state: Mapped[str] = mapped_column(default=WebhookState.ACTIVE)
+    secrets: Mapped[list[WebhookSecret]] = relationship(
+        lazy="selectin", order_by=WebhookSecret.id.desc(), cascade="all, delete-orphan"
+    )
 
 
 class SalesOrderLine(_Line):

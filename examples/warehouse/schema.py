@@ -61,6 +61,9 @@ TENANT_TABLES = (
     TenantTable(name="transfer_lines", privileges=("SELECT", "INSERT")),
     TenantTable(name="returns", privileges=("SELECT", "INSERT")),
     TenantTable(name="return_lines", privileges=("SELECT", "INSERT")),
+    # A subscription is given up, and its secrets with it.
+    TenantTable(name="webhooks", privileges=("SELECT", "INSERT", "UPDATE", "DELETE")),
+    TenantTable(name="webhook_secrets", privileges=("SELECT", "INSERT", "UPDATE", "DELETE")),
     TenantTable(name="idempotency_keys", privileges=("SELECT", "INSERT", "UPDATE")),
 )
 

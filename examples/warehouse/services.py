@@ -36,6 +36,7 @@ from .keys import Keys
 from .quotas import Quotas
 from .settings import Settings
 from .vault import Vault
+from .webhooks import Webhooks
 
 __all__ = ["Services"]
 
@@ -64,6 +65,8 @@ class Services:
 
         quotas: How much they may use.
 
+        webhooks: Signs and sends what their receivers are told.
+
         app: Sessions as `warehouse_app`, bound to the current tenant.
 
         login: Sessions as `warehouse_directory`, bound to the current tenant.
@@ -91,6 +94,7 @@ class Services:
     keys: Keys
     directory: CachedTenantDirectory
     quotas: Quotas
+    webhooks: Webhooks
     app: async_sessionmaker[AsyncSession]
     login: async_sessionmaker[AsyncSession]
     administrator: async_sessionmaker[AsyncSession]
@@ -121,6 +125,7 @@ class Services:
             keys=Keys.of(settings, service=vault.service, seal=seal),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
             quotas=Quotas.of(settings, directory=pool, administrator=administrators),
+            webhooks=Webhooks(settings),
             app=_sessions(app),
             login=_sessions(login),
             administrator=async_sessionmaker(administrator, expire_on_commit=False),
@@ -145,6 +150,7 @@ class Services:
             await stack.enter_async_context(self.administrator_pool)
             await stack.enter_async_context(self.quotas.running())
             await stack.enter_async_context(self.keys.running())
+            await stack.enter_async_context(self.webhooks.running())
             await stack.enter_async_context(
                 TenantChangeListener(_plain(self.settings.directory_dsn), self.directory)
             )

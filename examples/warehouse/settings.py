@@ -54,6 +54,11 @@ class Settings:
         trusted_proxies: The load balancers in front, whose `X-Forwarded-For`
             is believed: addresses and networks.
 
+        webhook_seconds: How long a receiver of webhooks may take to answer.
+
+        webhook_loopback: Whether webhooks may go to this machine, without TLS:
+            for a demo and for tests.
+
         now: The clock.
     """
 
@@ -71,4 +76,6 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     plan_file: Path | None = None
     trusted_proxies: tuple[str, ...] = ()
+    webhook_seconds: float = 3.0
+    webhook_loopback: bool = False
     now: Callable[[], datetime] = _utc_now

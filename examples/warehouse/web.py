@@ -14,7 +14,8 @@ in the OpenAPI document all follow from it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -22,6 +23,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.base import ExecutableOption
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -112,19 +114,43 @@ class Call:
         """
         self._taken.append(await self.services.quotas.capacity.take(self.db, rule))
 
-    async def find(self, kind: type[R], *, lock: bool = False) -> R:
+    async def give_back(self, rule: str) -> None:
+        """
+        Give one unit back, in this transaction.
+        """
+        self._taken.append(await self.services.quotas.capacity.give_back(self.db, rule))
+
+    @asynccontextmanager
+    async def transaction(self, *, sealed: bool) -> AsyncIterator[Call]:
+        """
+        This call in a transaction, inside an `async with`.
+
+        Args:
+            sealed: Whether it seals or opens what is the tenant's.
+        """
+        services = self.services
+        sessions = services.administrator if self._caller is None else services.app
+        if sealed:
+            await services.keys.warm()
+        with services.keys.sealing():
+            async with sessions.begin() as db:
+                yield replace(self, _db=db)
+
+    async def find(self, kind: type[R], *options: ExecutableOption, lock: bool = False) -> R:
         """
         The record that the path names.
 
         Args:
             kind: Its class.
 
+            options: What is loaded with it, other than usually.
+
             lock: Keep others from changing it until the transaction ends.
 
         Raises:
             Refusal: If the tenant has none with this id.
         """
-        query = select(kind).where(kind.id == self.request.path_params["id"])
+        query = select(kind).where(kind.id == self.request.path_params["id"]).options(*options)
         # "For no key update": foreign keys to the row may still be checked.
         found = await self.db.scalar(query.with_for_update(key_share=True) if lock else query)
         if found is None:
@@ -177,6 +203,9 @@ class Operation:
 
         sealed: Whether it seals or opens what is the tenant's.
 
+        waits: Whether it waits for others than the database: then it says itself
+            what is in a transaction, and what is the database's time.
+
         problems: Codes that are particular to it, for the OpenAPI document.
     """
 
@@ -187,6 +216,7 @@ class Operation:
     status: int = 200
     idempotent: bool = False
     sealed: bool = False
+    waits: bool = False
     problems: tuple[str, ...] = ()
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
@@ -272,17 +302,13 @@ class Operation:
         return {}
 
     async def _answer_in_time(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
-        if self.access == "public":  # they say themselves what is the database's time
+        if self.waits or self.access == "public":
             return await self._run(call, given)
         return await call.in_time(self._answer(call, given))
 
     async def _answer(self, call: Call, given: dict[str, BaseModel]) -> Rendered:
-        sessions = call.services.app if self.for_user else call.services.administrator
-        if self.sealed:
-            await call.services.keys.warm()
-        with call.services.keys.sealing():
-            async with sessions.begin() as db:
-                rendered = await self._answer_in(replace(call, _db=db), given)
+        async with call.transaction(sealed=self.sealed) as within:
+            rendered = await self._answer_in(within, given)
         for taken in call._taken:  # noqa: SLF001 -- shared with the copy
             announce_capacity_notices(taken)
         return rendered
@@ -315,6 +341,7 @@ def operation(
     status: int = 200,
     idempotent: bool = False,
     sealed: bool = False,
+    waits: bool = False,
     problems: tuple[str, ...] = (),
 ) -> Callable[[Handler], Operation]:
     """
@@ -331,6 +358,7 @@ def operation(
             status=status,
             idempotent=idempotent,
             sealed=sealed,
+            waits=waits,
             problems=problems,
             body=hints.get("body"),
             query=hints.get("query"),

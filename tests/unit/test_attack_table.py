@@ -18,6 +18,7 @@ PAGES = {
     "kms": ("key-attacks.md", 64),
     "quotas": ("quota-attacks.md", 32),
     "tenancy": ("attacks.md", 54),
+    "webhooks": ("webhook-attacks.md", 89),
 }
 
 

@@ -27,13 +27,14 @@ from .isolation import isolation
 from .keys import accounts, keys
 from .quotas import quotas
 from .step import Aside, Step
+from .webhooks import webhooks
 from .work import work
 
 __all__ = ["Tour", "tours"]
 
 
 # Of documentation (RFC 5737) and of benchmarks (RFC 2544): nobody's.
-_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113", "198.19.0")
+_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113", "198.19.0", "198.19.1")
 
 # The months that are billed: this one and the last.
 _SPAN = timedelta(days=40)
@@ -52,7 +53,8 @@ class Tour:
 
 def tours(settings: Settings, password: str) -> list[Tour]:
     """
-    The whole demo: the administrator, the quotas, each of the two main tenants, the keys.
+    The whole demo: the administrator, the quotas, each of the two main tenants,
+    webhooks, the keys.
 
     Args:
         settings: What the running app was given; the secret in its vault makes
@@ -79,6 +81,7 @@ def tours(settings: Settings, password: str) -> list[Tour]:
         odd = _tokens_of(settings, vault, tenant, other)
         names = {"tenant_id": tenant, "other_id": other, **odd}
         planned.append((tenant, [*work(tenant, other), *isolation()], names))
+    planned.append(("webhooks", webhooks(settings, vault.seal()), {}))
     planned.append(("keys", keys(settings, vault.seal()), {}))
     return [
         Tour(

@@ -88,7 +88,8 @@ async def _go(
             body = _body(await _take(client, step, variables))
     if step.keep:
         name, place = step.keep
-        variables[name] = str(_dig(body, place))
+        found = _dig(body, place)
+        variables[name] = json.dumps(found) if isinstance(found, dict) else str(found)
     return list(step.tells(body))
 
 

@@ -110,6 +110,13 @@ def _theirs() -> list[Step]:
             location_id="{their_hall}",
             lines=[{"line": 1, "quantity": 1}],
         ),
+        made(
+            "a subscription",
+            "/webhooks",
+            "their_webhook",
+            url="https://hooks.example.com/{run}",
+            events=["stock.low"],
+        ),
         made("a supplier", "/suppliers", "their_supplier", name="Theirs", bank_account="{account}"),
     ]
 
@@ -145,6 +152,13 @@ def _unchanged() -> list[Step]:
             name="Theirs",
             bank_account="{account}",
         ),
+        same(
+            "their subscription",
+            "/webhooks/{their_webhook}",
+            url="https://hooks.example.com/{run}",
+            secrets=[{"state": "active"}],
+            version=1,
+        ),
     ]
 
 
@@ -156,6 +170,7 @@ _RECORDS = (
     ("/transfers/{their_transfer}", "their_transfer"),
     ("/returns/{their_return}", "their_return"),
     ("/suppliers/{their_supplier}", "their_supplier"),
+    ("/webhooks/{their_webhook}", "their_webhook"),
 )
 
 _LISTS = (
@@ -170,6 +185,7 @@ _LISTS = (
     ("/reports/low_stock?limit=100", {"id": "{their_item}"}),
     ("/suppliers?limit=100", {"id": "{their_supplier}"}),
     ("/suppliers?bank_account={account}", {"id": "{their_supplier}"}),
+    ("/webhooks?limit=100", {"id": "{their_webhook}"}),
 )
 
 
@@ -229,6 +245,16 @@ def _writing_across() -> list[Step]:
         act("POST", "/sales_orders/{their_sale}/ship", "their_sale"),
         act("POST", "/transfers/{their_transfer}/receive", "their_transfer"),
         act("PATCH", "/suppliers/{their_supplier}", "their_supplier", {"name": "Mine"}),
+        act(
+            "PATCH",
+            "/webhooks/{their_webhook}",
+            "their_webhook",
+            {"url": "https://mine.example.com/"},
+        ),
+        act("POST", "/webhooks/{their_webhook}/rotate", "their_webhook", {"overlap_seconds": 0}),
+        act("POST", "/webhooks/{their_webhook}/revoke", "their_webhook", {"fingerprint": "0" * 16}),
+        act("POST", "/webhooks/{their_webhook}/test", "their_webhook"),
+        act("DELETE", "/webhooks/{their_webhook}", "their_webhook"),
     ]
 
 

@@ -108,7 +108,8 @@ class Step:
         expect_headers: Headers that the answer must have; None for one that it
             must not.
 
-        keep: A variable, and where its value is in the body: `data.0.id`.
+        keep: A variable, and where its value is in the body: `data.0.id`.  What has
+            members is kept as JSON.
 
         twin: A variable that names something of another tenant.  The step is
             sent again with the id of nothing in its place, and the answer must

@@ -51,6 +51,8 @@ SALE = {
 ONCE = {"Idempotency-Key": "{mark}"}
 
 SUPPLIER = {"name": "{mark}", "bank_account": "GB82 WEST 1234 5698 7654 32"}
+HOOK = {"url": "http://127.0.0.1:9/{mark}", "events": ["stock.low"]}
+HOOK_CHANGE = {"url": "http://127.0.0.1:9/{mark}/new"}
 ITEM = {"sku": "{mark}", "name": "{mark}", "unit_price_minor": 1, "reorder_point": 500}
 
 STEPS = [
@@ -73,6 +75,13 @@ STEPS = [
     ),
     WalkStep("POST /suppliers", SUPPLIER),
     WalkStep("PATCH /suppliers/{id}", {"name": "{mark}"}, headers={"If-Match": "*"}),
+    WalkStep("POST /webhooks", HOOK),
+    WalkStep("DELETE /webhooks/{id}"),
+    WalkStep("POST /webhooks", HOOK, keep={"first_secret": "secrets.0.fingerprint"}),
+    WalkStep("PATCH /webhooks/{id}", HOOK_CHANGE, headers={"If-Match": "*"}),
+    WalkStep("POST /webhooks/{id}/rotate", {"overlap_seconds": 600}),
+    WalkStep("POST /webhooks/{id}/revoke", {"fingerprint": "{first_secret}"}),
+    WalkStep("POST /webhooks/{id}/test"),
     WalkStep("POST /sales_orders", SALE, keep={"shipped_id": "id"}),
     WalkStep("POST /sales_orders/{id}/ship", given={"id": "{shipped_id}"}),
     WalkStep("POST /sales_orders", SALE),

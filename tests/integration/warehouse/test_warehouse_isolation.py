@@ -38,6 +38,12 @@ def name(one: Operation) -> str:
     return one.handler.__name__
 
 
+SIMPLE: dict[str, dict[str, Any]] = {
+    "suppliers": {"name": "S", "bank_account": ACCOUNT},
+    "webhooks": {"url": "http://127.0.0.1:9/", "events": ["stock.low"]},
+}
+
+
 async def one_of(user: Client, area: str) -> str:
     """
     Add a record to this area and return its id.
@@ -49,8 +55,8 @@ async def one_of(user: Client, area: str) -> str:
     sale = {"customer": "C", "location_id": place, "lines": [sold]}
     if area in {"items", "locations"}:
         return item if area == "items" else place
-    if area == "suppliers":
-        return await add(user, "/suppliers", name="S", bank_account=ACCOUNT)
+    if area in SIMPLE:
+        return await add(user, f"/{area}", **SIMPLE[area])
     if area == "purchase_orders":
         return await add(user, "/purchase_orders", supplier="S", location_id=place, lines=[bought])
     if area == "transfers":
@@ -70,7 +76,19 @@ BODIES: dict[str, Any] = {
     "change_purchase_order": {"status": "cancelled"},
     "receive_purchase_order": {},
     "change_sales_order": {"status": "cancelled"},
+    "change_webhook": {"events": ["item.changed"]},
+    "rotate_webhook_secret": {},
 }
+
+
+async def body_for(tried: Operation, owner: Client, record: str) -> Any:
+    """
+    A body with which the owner of the record is served.
+    """
+    if name(tried) != "revoke_webhook_secret":
+        return BODIES.get(name(tried))
+    hook = (await owner.post(f"/webhooks/{record}/rotate", json={})).json()
+    return {"fingerprint": hook["secrets"][-1]["fingerprint"]}
 
 
 @pytest.mark.parametrize("tried", BY_ID, ids=name)
@@ -81,11 +99,11 @@ async def test_another_tenants_id_is_answered_like_no_id(sign_in: SignIn, tried:
     acme, globex = await sign_in("acme"), await sign_in("globex")
     area = tried.path.split("/")[1]
     theirs = await one_of(globex, area)
+    sent = await body_for(tried, globex, theirs)
 
     async def ask(user: Client, identity: str) -> tuple[int, dict[str, Any], list[str]]:
         path = tried.path.replace("{id:uuid}", identity)
-        headers, body = {"If-Match": "*"}, BODIES.get(name(tried))
-        answer = await user.request(tried.method, path, headers=headers, json=body)
+        answer = await user.request(tried.method, path, headers={"If-Match": "*"}, json=sent)
         return answer.status_code, answer.json(), sorted(answer.headers)
 
     status, body, headers = await ask(acme, theirs)
@@ -159,6 +177,8 @@ REFUSED = {
         "UPDATE twh.tenants SET status = 'active'",
         "SELECT * FROM suppliers",
         "SELECT wrapped FROM twh.data_keys",
+        "SELECT url FROM webhooks",
+        "SELECT secret FROM webhook_secrets",
     ),
     "warehouse_administrator": (
         "SELECT * FROM users",
@@ -167,6 +187,12 @@ REFUSED = {
         "TRUNCATE twh.tenants",
         "SELECT * FROM suppliers",
         "DELETE FROM twh.data_keys",
+        "SELECT url FROM webhooks",
+        "SELECT secret FROM webhook_secrets",
+    ),
+    "warehouse_support": (
+        "SELECT url FROM webhooks",
+        "SELECT secret FROM webhook_secrets",
     ),
 }
 

@@ -4,9 +4,11 @@ The tour itself: its matchers, its asides, its looks into the database.
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import Any
 
+import httpx
 import pytest
 
 from examples.warehouse.bank_accounts import bank_account
@@ -15,12 +17,14 @@ from examples.warehouse.settings import Settings
 from examples.warehouse.tour import Tour
 from examples.warehouse.tour.check import drive, mismatch
 from examples.warehouse.tour.keys import accounts
+from examples.warehouse.tour.receiver import Receiver
 from examples.warehouse.tour.rows import Rows
 from examples.warehouse.tour.shell import shell_lines
 from examples.warehouse.tour.step import ABSENT, ANY, Aside, Members, Step
 from examples.warehouse.vault import Vault
 from tests.support.warehouse import SignIn, add
 from twh_platform.errors import DecryptionError
+from twh_platform.webhooks import StandardSecret, sign
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,42 @@ def test_the_accounts_of_the_tour_are_what_they_are_said_to_be() -> None:
     assert bank_account(made["account_unused"])
     with pytest.raises(Refusal):
         bank_account(made["account_misspelt"])
+
+
+async def test_what_has_members_is_kept_as_json() -> None:
+    """
+    An aside can read all of an answer that way.
+    """
+    sent = {"sent": {"body": "b", "headers": []}}
+    right, _ = await taken(
+        Aside("one", lambda _: sent, keep=("sent", "sent")),
+        Aside("two", lambda v: json.loads(v["sent"]), sent["sent"]),
+    )
+
+    assert right
+
+
+def test_the_receiver_of_the_tour_is_a_real_one() -> None:
+    """
+    It lets in what is signed with its secret, once, and nothing with another; then it is gone.
+    """
+    receiver, secret = Receiver(), StandardSecret.generate()
+    url = receiver.reserve({})["url"]
+    unsigned = receiver.start("secret")({"secret": secret.reveal()})
+
+    def sent(key: StandardSecret) -> dict[str, str]:
+        request = sign(b'{"type":"webhook.test"}', key)
+        headers = [{"name": name, "value": value} for name, value in request.headers.items()]
+        return {"sent": json.dumps({"url": url, "headers": headers, "body": request.body.decode()})}
+
+    good, foreign = sent(secret), sent(StandardSecret.generate())
+    copies = (receiver.copy("sent"), receiver.copy("sent", tampered=True))
+    answers = [copies[0](good), copies[0](good), copies[1](good), copies[0](foreign)]
+    receiver.close()
+
+    assert (unsigned, answers) == (401, [204, 200, 401, 401])
+    with pytest.raises(httpx.ConnectError):
+        copies[0](good)
 
 
 @pytest.fixture
