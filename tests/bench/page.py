@@ -344,6 +344,23 @@ WEBHOOK_BLOCKS: dict[str, Write] = {
     "memory": _Table(
         head="1 MiB", pattern=r"(.+), memory", ours="allocated", reference="64 KiB", unit="bytes"
     ),
+    "large": _Table(
+        head="16 MiB, kept", pattern=r"receive (in .+ by the app)", reference="hashing alone"
+    ),
+    "large-memory": _Table(
+        head="16 MiB, kept",
+        pattern=r"receive (in a file, beyond the spool)",
+        ours="allocated",
+        reference="64 KiB",
+        unit="bytes",
+    ),
+    "usual": _Table(
+        head="4 KiB and a transaction",
+        pattern=r"receive and insert, (.+)",
+        ours="with it",
+        reference="without verification",
+        unit="us CPU",
+    ),
 }
 """The same for the page on what webhooks cost."""
 

@@ -1,5 +1,5 @@
 """
-What verifying and signing a webhook cost, against raw HMAC and the public libraries.
+What signing, verifying and receiving webhooks cost, against raw HMAC and other libraries.
 
 Every figure is time per call.  A round takes the fastest of a few short blocks of
 each contender, in an order that is drawn anew: what other processes take is not
@@ -22,6 +22,7 @@ from twh_platform.webhooks import STRIPE, RawSecret, Signer, StandardSecret, Ver
 from ._database import machine, versions
 from ._rows import Row, as_table, paired_row
 from ._webhook_peers import EVENT, Peer, peers, refusing
+from ._webhook_receivers import large_rows, usual_rows
 
 __all__ = ["rows"]
 
@@ -35,6 +36,7 @@ _SHARES = {"1 KiB": 0.75, "64 KiB": 0.95, "1 MiB": 0.95}
 _AGAINST_PEERS = {"1 KiB": 0.5, "64 KiB": None, "1 MiB": 0.5}
 _EXTRA_BYTES = 64 * 1024
 _PEERS = ("standardwebhooks", "svix", "stripe")
+_SERVING = ("uvicorn", "h11", "httptools", "psycopg", "psycopg-binary")
 # What a server passes on besides, in the form that ASGI has.
 _OTHERS = {
     "host": "receiver.example",
@@ -55,13 +57,19 @@ def rows(*, quick: bool = False, parts: Sequence[str] | None = None) -> list[Row
     Args:
         quick: Shorter, and so less certain.
 
-        parts: Of ``speed`` and ``memory``; both if None.
+        parts: Of ``speed``, ``memory``, ``large`` and ``usual``; all if None.
     """
-    known = {"speed": lambda: _speed(0.0001 if quick else 0.0003), "memory": _memory}
+    known = {
+        "speed": lambda: _speed(0.0001 if quick else 0.0003),
+        "memory": _memory,
+        "large": lambda: large_rows(rounds=11 if quick else 31),
+        "usual": lambda: usual_rows(seconds=5.0 if quick else 20.0),
+    }
     for part in parts or ():
         if part not in known:
             raise SystemExit(f"the parts are {', '.join(known)}, there is no {part}")
-    lines = [*machine(), versions(_PEERS)] + (["quick, and so less certain"] if quick else [])
+    lines = [*machine(), versions(_PEERS), versions(_SERVING)]
+    lines += ["quick, and so less certain"] if quick else []
     sys.stdout.write("".join(f"{line}\n" for line in lines) + "\n")
     found: list[Row] = []
     for part, measure in known.items():

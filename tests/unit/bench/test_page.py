@@ -194,8 +194,10 @@ def test_the_page_on_webhooks_can_be_written() -> None:
             "reject against accept",
             "stripe, verify",
             "verify against stripe",
+            "receive in a file, read by the app",
         ),
-        "bytes": ("ours, verify, memory",),
+        "bytes": ("ours, verify, memory", "receive in a file, beyond the spool"),
+        "us CPU": ("receive and insert, Verifier.verify",),
     }
     rows = [row(name, unit) for unit, some in names.items() for name in some]
     text = (PAGES / "webhook-cost.md").read_text()

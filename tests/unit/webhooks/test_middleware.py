@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -30,6 +31,7 @@ from twh_platform.webhooks import (
     WebhookRefused,
     WebhookReplayed,
     WebhookVerified,
+    _spool,
     delivery_of,
     sign,
     verified_webhook,
@@ -66,6 +68,26 @@ async def test_a_file_that_is_not_at_hand_is_read_in_a_thread(there, monkeypatch
     await deliver(webhooks(app, spool=5))
 
     assert app.bodies == [BODY]
+
+
+async def test_a_disk_that_is_behind_is_written_to_in_threads(monkeypatch):
+    """One write that had to wait is enough, and after a while it is tried again."""
+    disk, app, threads = _spool._Disk(), App(), []
+    monkeypatch.setattr(_spool, "_disk", disk)
+    in_thread = _spool.Spool._in_thread
+
+    async def noted(self, step):
+        threads.append(step.__name__)
+        return await in_thread(self, step)
+
+    monkeypatch.setattr(_spool.Spool, "_in_thread", noted)
+    await deliver(webhooks(app, spool=0))
+    before = threads.count("_spill")
+    disk.wrote(time.monotonic() - 1)
+    await deliver(webhooks(app, spool=0))
+
+    assert app.bodies == [BODY, BODY]
+    assert before == 0 < threads.count("_spill")
 
 
 def not_at_hand(*_):

@@ -15,7 +15,9 @@ from twh_platform.webhooks import (
     GITHUB,
     SHOPIFY,
     SLACK,
+    STANDARD,
     STRIPE,
+    SVIX,
     TWH,
     Key,
     Keyring,
@@ -240,3 +242,36 @@ def test_a_secret_of_another_kind_is_refused(keys, profile):
         Signer(keys, profile=profile)
 
     assert caught.value.code == "secret_type_invalid"
+
+
+@pytest.mark.parametrize("profile", [STANDARD, SVIX], ids=lambda one: one.name)
+def test_both_ways_sign_the_same(profile):
+    """By the clock, and by a time that was given."""
+    signer = Signer(SECRET, profile=profile, clock=lambda: AT + 0.9)
+    usual = signer.sign(BODY, event_id=EVENT)
+
+    assert usual == signer.sign(BODY, event_id=EVENT, timestamp=AT)
+    assert list(usual.headers) == [
+        profile.id_header,
+        profile.timestamp_header,
+        profile.signature_header,
+    ]
+
+
+@pytest.mark.parametrize("event", ["", "a.b", "a b", "é", "\ud800", "m" * 257, b"msg_1", 5])
+@pytest.mark.parametrize("timestamp", [None, AT])
+def test_both_ways_refuse_the_same_ids(event, timestamp):
+    """Whether the time is the clock's or was given."""
+    with pytest.raises(WebhookError) as caught:
+        Signer(SECRET).sign(BODY, event_id=event, timestamp=timestamp)
+
+    assert caught.value.code == "id_malformed"
+
+
+@pytest.mark.parametrize("now", [-1.0, 0.5, 1e12, float("inf"), float("nan")])
+def test_a_clock_that_is_none_signs_nothing(now):
+    """There is no such time in a webhook."""
+    with pytest.raises(WebhookError) as caught:
+        Signer(SECRET, clock=lambda: now).sign(BODY, event_id=EVENT)
+
+    assert caught.value.code == "timestamp_malformed"

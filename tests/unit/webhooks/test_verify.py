@@ -384,3 +384,26 @@ def test_a_profile_of_ones_own_may_sign_only_a_time():
     assert set(request.headers) == {"x-signature", "x-time"}
     assert code_of(request.headers, profile=profile) is None
     assert code_of({**request.headers, "x-time": "1"}, profile=profile) == "too_old"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("webhook-id", 5),
+        ("webhook-timestamp", NOW),
+        ("webhook-signature", 5),
+        ("webhook-signature", b"v" * 47),
+        ("webhook-signature", ["v"] * 47),
+        ("webhook-signature", "v1,é" + "A" * 43),
+        ("webhook-signature", "v1," + " " * 44),
+        ("webhook-signature", "v1, " + "A" * 43),
+        ("webhook-signature", "v2," + "A" * 44),
+    ],
+)
+def test_both_ways_say_the_same_of_one_odd_header(name, value):
+    """As long as a signature is, and yet none; or no text at all."""
+    headers = {**signed().headers, name: value}
+    alone, beside = code_of(headers), code_of({**headers, "Host": "x"})
+
+    assert alone == beside
+    assert alone is not None
