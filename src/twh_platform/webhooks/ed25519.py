@@ -131,11 +131,18 @@ class RemoteKey(SigningKey):
     A private key that a key service holds, and signs with.
 
     With the profile `MESSAGE` the service is given under 4096 bytes, whatever the size
-    of the body is; with the others, the whole body.
+    of the body is; with the others, the whole body::
 
-        key = RemoteKey(public, lambda message: client.sign(
-            KeyId=key_id, Message=message, MessageType="RAW", SigningAlgorithm="ED25519_SHA_512"
-        )["Signature"])
+        def sign(message):
+            answer = client.sign(
+                KeyId=key_id,
+                Message=message,
+                MessageType="RAW",
+                SigningAlgorithm="ED25519_SHA_512",
+            )
+            return answer["Signature"]
+
+        key = RemoteKey(public, sign)
 
     The service is called in the thread of who signs: from async code, sign in a thread.
 
