@@ -17,6 +17,7 @@ from twh_platform.webhooks import (
     RawSecret,
     StoredKeys,
     Verifier,
+    WebhookEndpoint,
     diagnose,
     stored_keyring,
 )
@@ -27,6 +28,7 @@ async def keys_of_an_endpoint(tenant: Tenant) -> None:
     store = MemorySecretStore()
     keys = StoredKeys(store, name="stripe/{endpoint}", read=RawSecret, profile=STRIPE)
 
+    assert_type(await keys.endpoint("orders", tenant=tenant), WebhookEndpoint | None)
     assert_type(await keys.verifier("orders", tenant=tenant), Verifier | None)
     assert_type(await keys.keyring("orders"), Keyring | None)
     assert_type(stored_keyring(store, "stripe/orders", read=RawSecret), Keyring)

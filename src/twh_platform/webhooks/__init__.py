@@ -10,8 +10,9 @@ from ._announcements import ReplayStoreDown, WebhookRefused, WebhookReplayed, We
 from ._body_limit import BodyLimitMiddleware
 from ._causes import Cause
 from ._doctor import Diagnosis, diagnose
+from ._endpoint import WebhookEndpoint
 from ._keyring import Key, Keyring, KeyState
-from ._middleware import WebhookEndpoint, WebhookMiddleware, verified_webhook, webhook_delivery
+from ._middleware import WebhookMiddleware, verified_webhook, webhook_delivery
 from ._payload import parse_json
 from ._profiles import (
     CONVOY,

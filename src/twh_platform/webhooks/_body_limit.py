@@ -9,16 +9,16 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from .._asgi import ASGIApp, Message, Problem, Receive, Scope, Send, header_values, request_id
+from .._asgi import ASGIApp, Message, Receive, Scope, Send, header_values, request_id
 from ..errors import ConfigurationError, WebhookError
+from ._body_length import declared_length, length_invalid, length_problem, too_large
 from ._path_table import PathTable
 
-__all__ = ["BodyLimitMiddleware", "body_too_large", "declared_length"]
+__all__ = ["BodyLimitMiddleware"]
 
 _logger = logging.getLogger("twh_platform.webhooks")
 
 _MIB: Final = 1024 * 1024
-_MOST_DIGITS: Final = 18
 
 
 class BodyLimitMiddleware:
@@ -150,7 +150,7 @@ class _Body:
         try:
             self._declared = declared_length(self._scope)
             if self._declared is not None and self._declared > self._limit:
-                raise _too_large(self._limit)
+                raise too_large(self._limit)
         except WebhookError as error:
             await self._refuse(error)
         return not self.refused
@@ -183,25 +183,27 @@ class _Body:
 
     def _fault(self) -> WebhookError | None:
         if self._size > self._limit:
-            return _too_large(self._limit)
+            return too_large(self._limit)
         declared = self._declared
         if declared is None:
             return None
         if self._size > declared or (self._over and self._size < declared):
-            return _length_invalid("the body has another length than Content-Length says")
+            return length_invalid()
         return None
 
     async def _refuse(self, error: WebhookError) -> None:
         if self._began:
             return
         self.refused = True
+        _logger.info("request %s refused, %s: %s", request_id(self._scope), error.code, error)
 
         async def send(message: Message) -> None:
             # All of the answer, but for its end, which ends the connection.
             more = {"more_body": True} if message["type"] == "http.response.body" else {}
             await self._send({**message, **more})
 
-        await _refusal(error, self._scope, self._limit)(self._scope, self._receive, send)
+        problem = length_problem(error, self._scope, self._limit)
+        await problem(self._scope, self._receive, send)
 
     async def end(self, linger: float) -> None:
         """
@@ -219,59 +221,3 @@ class _Body:
     def _waits(self) -> bool:
         # Whoever asked for leave to send was refused it, and sends nothing.
         return not self._size and bool(header_values(self._scope, b"expect"))
-
-
-def declared_length(scope: Scope) -> int | None:
-    """
-    The `Content-Length` of a request, None if there is none (RFC 9110, section 8.6).
-
-    Raises:
-        twh_platform.errors.WebhookError: With code ``content_length_invalid``,
-            if it is no number, or if there are several.
-    """
-    values = header_values(scope, b"content-length")
-    if not values:
-        return None
-    # isdigit of bytes knows ASCII only; more digits than these are beyond any limit.
-    if len(values) > 1 or not values[0].isdigit():
-        raise _length_invalid("Content-Length is no number")
-    return int(values[0].lstrip(b"0")[: _MOST_DIGITS + 1] or b"0")
-
-
-def body_too_large(scope: Scope, limit: int) -> Problem:
-    """
-    The answer to a body of more than *limit* bytes.
-    """
-    return Problem(
-        status=413,
-        code="body_too_large",
-        title="The body is too large",
-        headers=_closing(scope),
-        extensions={"limit_bytes": limit},
-    )
-
-
-def _refusal(error: WebhookError, scope: Scope, limit: int) -> Problem:
-    _logger.info("request %s refused, %s: %s", request_id(scope), error.code, error)
-    if error.code == "body_too_large":
-        return body_too_large(scope, limit)
-    return Problem(
-        status=400,
-        code="content_length_invalid",
-        title="The length of the body is not what was said",
-        headers=_closing(scope),
-    )
-
-
-def _closing(scope: Scope) -> dict[str, str]:
-    # What is left of the body is not read (RFC 9110, section 15.5.14).  In HTTP/2 the
-    # stream ends alone, and this field is not allowed (RFC 9113, section 8.2.2).
-    return {"connection": "close"} if scope.get("http_version", "").startswith("1") else {}
-
-
-def _too_large(limit: int) -> WebhookError:
-    return WebhookError(f"the body has more than {limit} bytes", code="body_too_large")
-
-
-def _length_invalid(what: str) -> WebhookError:
-    return WebhookError(what, code="content_length_invalid")

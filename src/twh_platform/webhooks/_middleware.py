@@ -10,13 +10,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeGuard
 from urllib.parse import quote
 
-from .._asgi import ASGIApp, Message, Problem, Receive, Scope, Send, header_values, request_id
+from .._asgi import ASGIApp, Message, Problem, Receive, Scope, Send, request_id
 from .._signals import announce, has_listeners
 from ..errors import (
     BackendUnavailableError,
@@ -28,6 +27,14 @@ from ..errors import (
 from ..tenancy._context import Binding, bind_again, bind_tenant, binding_here, current_tenant
 from ..tenancy._tenant import Tenant
 from ._announcements import ReplayStoreDown, WebhookRefused, WebhookReplayed, WebhookVerified
+from ._body_length import (
+    LENGTH_CODES,
+    declared_length,
+    length_invalid,
+    length_problem,
+    too_large,
+)
+from ._endpoint import WebhookEndpoint
 from ._keyring import Keyring, Keys
 from ._paths import VerifiedPaths
 from ._profiles import STANDARD, Form, Profile
@@ -46,13 +53,7 @@ from ._secrets import RawSecret, StandardSecret, WebhookKey
 from ._spool import Spool
 from ._verify import Verification, Verified, Verifier
 
-__all__ = [
-    "Found",
-    "WebhookEndpoint",
-    "WebhookMiddleware",
-    "verified_webhook",
-    "webhook_delivery",
-]
+__all__ = ["Found", "WebhookMiddleware", "verified_webhook", "webhook_delivery"]
 
 _logger = logging.getLogger("twh_platform.webhooks")
 
@@ -65,7 +66,6 @@ _REFUSED = Problem(
     title="The webhook is refused",
     headers={"www-authenticate": "Webhook"},  # RFC 9110, section 15.5.2 wants one
 )
-_TOO_LARGE = Problem(status=413, code="body_too_large", title="The body is too large")
 _TOO_SLOW = Problem(status=408, code="body_timeout", title="The body did not come in time")
 _CONFLICT = Problem(status=409, code="id_conflict", title="This id is known with another body")
 _BUSY = Problem(
@@ -80,35 +80,15 @@ _UNAVAILABLE = Problem(
     title="Not available at the moment",
     headers={"retry-after": "1"},
 )
-# All others are failures of authentication, and those have one answer.
+# All others, but for lengths, are failures of authentication, and those have one answer.
 _ANSWERS = {
-    "body_too_large": _TOO_LARGE,
     "body_timeout": _TOO_SLOW,
+    "endpoint_unnamed": _UNAVAILABLE,
     "id_conflict": _CONFLICT,
     "webhook_busy": _BUSY,
 }
 _NOTHING: Final[Message] = {}
 _ENDS = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookEndpoint:
-    """
-    Where a webhook comes in: what it is verified with, and whose it is.
-
-    Args:
-        keys: Its keys, or a `Verifier` that is kept for it, which is faster.
-
-        id: Its name among the endpoints of its owner.  What was sent to one is not
-            taken for a replay at another.
-
-        tenant: Whose it is.  It is bound while the app handles the webhook, whose
-            signature is what proves that it is for that tenant.
-    """
-
-    keys: Keys | Verifier
-    id: str = ""
-    tenant: Tenant | None = None
 
 
 Found: TypeAlias = Keys | Verifier | WebhookEndpoint | None
@@ -162,11 +142,12 @@ class WebhookMiddleware:
     `verified_webhook(scope)`.
 
     Every failure of authentication is one answer: 401 with code ``webhook_refused``.
-    What it was is in the log and in `WebhookRefused`.  A body beyond *limit* is 413,
-    before it is read if its length is declared; one that does not come in time 408;
-    503 if keys or the store of claims cannot be had.  If the client leaves, the app
-    is not called.  A resolver that fails in another way raises, and the app is not
-    called either.
+    What it was is in the log and in `WebhookRefused`.  With a function for *keys* it
+    comes after the body, so that nobody learns which endpoints there are.  A body
+    beyond *limit* is 413, before it is read if its length is declared; one that is not
+    as long as was said 400; one that does not come in time 408; 503 if keys or the
+    store of claims cannot be had.  If the client leaves, the app is not called.  A
+    resolver that fails in another way raises, and the app is not called either.
 
     With *replay*, a delivery is claimed before the app is called, and committed with
     the last byte of a 2xx answer.  After any other answer, an exception or a
@@ -184,7 +165,10 @@ class WebhookMiddleware:
 
         keys: The keys of the one endpoint, a `Verifier`, or what finds them for a
             request: a function that returns keys, a `Verifier`, a
-            `WebhookEndpoint`, or None for an endpoint that there is not.
+            `WebhookEndpoint`, or None for an endpoint that there is not.  With
+            *replay* only a `WebhookEndpoint` with an id or a tenant will do, since
+            what came to one endpoint would be a replay at all others: anything else
+            is refused with 503, and logged as an error, ``endpoint_unnamed``.
 
         profile: How the sender signs, where a `Verifier` does not say it.
 
@@ -266,7 +250,7 @@ class WebhookMiddleware:
         scope.pop(_FACTS, None)
         scope.pop(_DELIVERY, None)
         body = Spool(self._spool)
-        arrival = _Arrival(scope, self._profile.name)
+        arrival = _Arrival(scope, self._profile.name, self._limit)
         try:
             await self._serve(arrival, body, receive, send)
         except WebhookUsageError:
@@ -280,12 +264,12 @@ class WebhookMiddleware:
 
     async def _serve(self, arrival: _Arrival, body: Spool, receive: Receive, send: Send) -> None:
         scope = arrival.scope
-        declared = _declared_length(scope)
+        declared = declared_length(scope)
         if declared is not None and declared > self._limit:
-            raise _too_large(self._limit)
+            raise too_large(self._limit)
         endpoint = arrival.endpoint = await self._endpoint_of(scope)
         arrival.profile = endpoint.verifier.profile.name
-        intake = _Intake(self._begin(endpoint.verifier, scope), body, self._limit, declared)
+        intake = _Intake(self._begin(endpoint, scope), body, self._limit, declared)
         if self._remembers:
             intake.digest = sha256()
         if not await self._taken_in(intake, receive):
@@ -350,14 +334,16 @@ class WebhookMiddleware:
             endpoint = self._endpoint
         else:
             found = await self._resolver(scope)
+            if self._remembers and not _named(found):
+                message = "with replay, a resolver returns WebhookEndpoint(keys=..., id=...)"
+                raise WebhookError(message, code="endpoint_unnamed")
             # One that there is not takes as long as one that there is.
             endpoint = self._decoy if found is None else self._ready(found)
         bound = current_tenant()
         if bound is None or endpoint.unknown:
             return endpoint
         if endpoint.tenant is not None and endpoint.tenant.id != bound.id:
-            message = "the endpoint is another tenant's than the one that is bound"
-            raise WebhookError(message, code="endpoint_foreign")
+            return endpoint._replace(foreign=True)
         return endpoint._replace(tenant_id=bound.id)
 
     def _ready(self, found: Keys | Verifier | WebhookEndpoint) -> _Endpoint:
@@ -382,11 +368,17 @@ class WebhookMiddleware:
         ready = self._ready(secret if kinds & {"standard", "raw"} else Keyring())
         return ready._replace(unknown=True)
 
-    def _begin(self, verifier: Verifier, scope: Scope) -> Verification:
-        if verifier.profile.form is not Form.MESSAGE:
-            return verifier.begin(scope["headers"])
-        url = self._origin + _target(scope)
-        return verifier.begin(scope["headers"], method=scope["method"], url=url)
+    def _begin(self, endpoint: _Endpoint, scope: Scope) -> Verification | _PutOff:
+        try:
+            return _begun(endpoint, scope, self._origin)
+        except WebhookUsageError:
+            raise
+        except WebhookError as error:
+            # Refused at once, an endpoint of another profile, of other times or of
+            # another tenant could be told from one that there is not.
+            if self._resolver is None:
+                raise
+            return _PutOff(error)
 
 
 class _Endpoint(NamedTuple):
@@ -399,6 +391,7 @@ class _Endpoint(NamedTuple):
     tenant: Tenant | None
     tenant_id: str | None
     unknown: bool = False
+    foreign: bool = False
 
     def bound(self) -> AbstractContextManager[Any]:
         """
@@ -416,16 +409,19 @@ class _Arrival:
 
         profile: The name of the profile it is verified by.
 
+        limit: The most bytes of its body.
+
         endpoint: Where it came in, once that is known.
 
         served: Whether the app was called.
     """
 
-    __slots__ = ("endpoint", "profile", "scope", "served")
+    __slots__ = ("endpoint", "limit", "profile", "scope", "served")
 
-    def __init__(self, scope: Scope, profile: str) -> None:
+    def __init__(self, scope: Scope, profile: str, limit: int) -> None:
         self.scope = scope
         self.profile = profile
+        self.limit = limit
         self.endpoint: _Endpoint | None = None
         self.served = False
 
@@ -433,13 +429,12 @@ class _Arrival:
         """
         Note why it is refused, and say what is answered.
         """
-        unavailable = isinstance(error, BackendUnavailableError)
-        problem = _UNAVAILABLE if unavailable else _ANSWERS.get(error.code, _REFUSED)
+        problem = self._answer(error)
         endpoint = self.endpoint
         if endpoint is not None and endpoint.unknown and problem is _REFUSED:
             error = WebhookError("there is no such endpoint", code="endpoint_unknown")
         _logger.log(
-            logging.WARNING if unavailable or problem is _CONFLICT else logging.INFO,
+            _level(error.code, problem),
             "request %s: webhook refused with %d, %s: %s",
             request_id(self.scope),
             problem.status,
@@ -457,6 +452,13 @@ class _Arrival:
                 )
             )
         return problem
+
+    def _answer(self, error: PlatformError) -> Problem:
+        if isinstance(error, BackendUnavailableError):
+            return _UNAVAILABLE
+        if error.code in LENGTH_CODES:
+            return length_problem(error, self.scope, self.limit)
+        return _ANSWERS.get(error.code, _REFUSED)
 
     async def replayed(self, send: Send) -> None:
         """
@@ -490,6 +492,31 @@ class _Arrival:
         announce(ReplayStoreDown(step=step, code=error.code, store_down=policy))
 
 
+class _PutOff:
+    """
+    In place of a `Verification`: a refusal that waits for the end of the body.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: WebhookError) -> None:
+        self._error = error
+
+    def update(self, chunk: bytes) -> None:
+        """
+        Pass over the next bytes of the body.
+        """
+
+    def finish(self) -> Verified:
+        """
+        Refuse it.
+
+        Raises:
+            twh_platform.errors.WebhookError: Why.
+        """
+        raise self._error
+
+
 class _Intake:
     """
     A body on its way in: verified, counted and kept, chunk by chunk.
@@ -498,7 +525,7 @@ class _Intake:
     __slots__ = ("_body", "_declared", "_limit", "digest", "verification")
 
     def __init__(
-        self, verification: Verification, body: Spool, limit: int, declared: int | None
+        self, verification: Verification | _PutOff, body: Spool, limit: int, declared: int | None
     ) -> None:
         self.verification = verification
         self.digest: Any = None
@@ -522,9 +549,9 @@ class _Intake:
             chunk = message.get("body") or b""
             total += len(chunk)
             if total > self._limit:
-                raise _too_large(self._limit)
+                raise too_large(self._limit)
             if self._declared is not None and total > self._declared:
-                raise _not_as_long()
+                raise length_invalid()
             if chunk:
                 self.verification.update(chunk)
                 if self.digest is not None:
@@ -539,7 +566,7 @@ class _Intake:
 
     def _checked(self, total: int) -> bool:
         if self._declared is not None and total < self._declared:
-            raise _not_as_long() if total else _consumed()
+            raise length_invalid() if total else _consumed()
         return True
 
 
@@ -676,15 +703,28 @@ def _is_resolver(keys: object) -> TypeGuard[Resolver]:
     return callable(keys) and not isinstance(keys, given)
 
 
-def _declared_length(scope: Scope) -> int | None:
-    values = header_values(scope, b"content-length")
-    if not values:
-        return None
-    # Several, or one that is no number, are the server's to refuse; if it does not, we do.
-    (value, *others) = values
-    if others or not value.isdigit() or len(value) > 19:  # noqa: PLR2004 -- 64 bits
-        raise _not_as_long()
-    return int(value)
+def _named(found: Found) -> bool:
+    # What is claimed at one endpoint without a name is claimed at all others.
+    return found is None or (
+        isinstance(found, WebhookEndpoint) and bool(found.id or found.tenant is not None)
+    )
+
+
+def _begun(endpoint: _Endpoint, scope: Scope, origin: str) -> Verification:
+    if endpoint.foreign:
+        message = "the endpoint is another tenant's than the one that is bound"
+        raise WebhookError(message, code="endpoint_foreign")
+    verifier = endpoint.verifier
+    if verifier.profile.form is not Form.MESSAGE:
+        return verifier.begin(scope["headers"])
+    url = origin + _target(scope)
+    return verifier.begin(scope["headers"], method=scope["method"], url=url)
+
+
+def _level(code: str, problem: Problem) -> int:
+    if code == "endpoint_unnamed":  # nothing is taken in until it is mended
+        return logging.ERROR
+    return logging.WARNING if problem in (_UNAVAILABLE, _CONFLICT) else logging.INFO
 
 
 def _target(scope: Scope) -> str:
@@ -711,15 +751,6 @@ def _verified_signal(verified: Verified, endpoint: _Endpoint) -> WebhookVerified
         tenant_id=endpoint.tenant_id,
         age=verified.age,
     )
-
-
-def _too_large(limit: int) -> WebhookError:
-    return WebhookError(f"the body is above {limit} bytes", code="body_too_large")
-
-
-def _not_as_long() -> WebhookError:
-    message = "the body is not as long as Content-Length says"
-    return WebhookError(message, code="content_length_invalid")
 
 
 def _consumed() -> WebhookUsageError:

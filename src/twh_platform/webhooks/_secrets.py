@@ -34,6 +34,7 @@ _OUTER: Final = bytes(one ^ 0x5C for one in range(256))
 
 LEAST_STANDARD_BYTES: Final = 24
 LEAST_RAW_BYTES: Final = 8
+_ED25519: Final = (b"whpk_", b"whsk_")
 _LONGEST_TEXT: Final = 128
 MOST_BYTES: Final = 64
 """Longer HMAC keys are hashed first, and so equal to a shorter one."""
@@ -210,7 +211,10 @@ class RawSecret(HmacSecret):
     A shared secret whose bytes are the key as they are: GitHub, Stripe, Slack and others.
 
     Args:
-        key: 8 to 64 bytes, or the text that the sender gave, in ASCII.
+        key: 8 to 64 bytes, or the text that the sender gave, in ASCII.  A prefix is a
+            part of it: ``whsec_`` is for Stripe.  What begins with ``whpk_`` or
+            ``whsk_`` is a key of Ed25519, and refused: whoever knows the public one
+            could sign.
 
     Raises:
         twh_platform.errors.WebhookError: With code ``secret_malformed``.
@@ -225,6 +229,8 @@ class RawSecret(HmacSecret):
         if not LEAST_RAW_BYTES <= len(raw) <= MOST_BYTES:
             sizes = f"{LEAST_RAW_BYTES} to {MOST_BYTES} bytes"
             raise malformed(f"has {sizes}, or is as much ASCII without a space at its ends")
+        if raw.startswith(_ED25519):
+            raise malformed("is shared, and no key of Ed25519: give that as what it is")
         self._take(raw)
 
     def reveal(self) -> bytes:

@@ -30,6 +30,7 @@ from ..errors import (
 from ..tenancy._carry import create_clean_task
 from ..tenancy._context import bind_tenant, require_tenant
 from ..tenancy._tenant import Tenant
+from ._endpoint import WebhookEndpoint
 from ._keyring import MOST_KEYS, Key, Keyring, KeyState
 from ._profiles import STANDARD, Profile
 from ._secrets import StandardSecret, WebhookKey
@@ -130,9 +131,9 @@ class StoredKeys:
 
         async def endpoint(scope):
             name = scope["path"].rpartition("/")[2]
-            return await keys.verifier(name, tenant=tenant_of(scope))
+            return await keys.endpoint(name, tenant=tenant_of(scope))
 
-        app = WebhookMiddleware(app, endpoint)
+        app = WebhookMiddleware(app, endpoint, replay=store_of_claims)
 
     The secret of an endpoint belongs to its tenant, under a name made of the
     endpoint's.  What is revoked is refused *max_age* seconds later, or as soon as
@@ -227,6 +228,21 @@ class StoredKeys:
         if entry.verifier is None:
             entry.verifier = Verifier(entry.keyring, profile=self._profile, clock=self._now)
         return entry.verifier
+
+    async def endpoint(
+        self, endpoint: str, *, tenant: Tenant | None = None
+    ) -> WebhookEndpoint | None:
+        """
+        The endpoint by its name and its owner, as `WebhookMiddleware` asks for it.
+
+        Its id is *endpoint*; its tenant, the owner, is bound while the app handles the
+        webhook.  See `verifier`.
+        """
+        owner = tenant or require_tenant()
+        verifier = await self.verifier(endpoint, tenant=owner)
+        if verifier is None:
+            return None
+        return WebhookEndpoint(keys=verifier, id=endpoint, tenant=owner)
 
     async def keyring(self, endpoint: str, *, tenant: Tenant | None = None) -> Keyring | None:
         """

@@ -19,7 +19,10 @@ from ._verified import MISMATCH, Verified, mismatch, new_error
 
 __all__ = ["Body", "Verification", "Verified", "Verifier", "verify"]
 
-_Claim: TypeAlias = tuple[bytes, int, int, list[Token], bytes, Sequence[Candidate | BodyDigest]]
+_Comparing: TypeAlias = tuple[Sequence[Candidate | BodyDigest], Callable[[], WebhookError]]
+"""What may have made the signature, and what is raised if none of it has."""
+
+_Claim: TypeAlias = tuple[bytes, int, int, list[Token], bytes, _Comparing]
 
 
 @final
@@ -128,19 +131,24 @@ class Verifier:
             error = new_error(WebhookError, MISMATCH)
             error.code = "signature_mismatch"
             raise error
-        event, timestamp, age, tokens, head, candidates = self._claim(headers, method, url)
+        event, timestamp, age, tokens, head, comparing = self._claim(headers, method, url)
+        candidates, refusal = comparing
         found = None
         # Each key is tried, also after one that matched.
         for one in candidates:
             if one.matches(one.whole(head, body), tokens) and found is None:
                 found = one
         if found is None:
-            raise mismatch()
+            raise refusal()
         return _verified(event, timestamp, age, found, self.profile)
 
     def begin(self, headers: Headers, method: str = "", url: str = "") -> Verification:
         """
         Begin to verify a webhook whose body is still to come.
+
+        Whether there is a key for it is said at the end, so that a receiver which
+        answers at once tells nobody what keys an endpoint has.  Only `MESSAGE`, whose
+        signature is of the headers alone, says it here.
 
         Args:
             headers: See `verify`.
@@ -162,7 +170,7 @@ class Verifier:
             event, timestamp, age, tokens, digest = self._message.read(
                 headers, now, method=method, url=url, times=self._times
             )
-            return event, timestamp, age, tokens, b"", [digest]
+            return event, timestamp, age, tokens, b"", ([digest], mismatch)
         values = self._reader.values(headers)
         stamp, tokens = self._signatures(values[0])
         event = values[1] if profile.id_header else b""
@@ -172,13 +180,13 @@ class Verifier:
         if profile.timed:
             stamp = values[-1] if profile.timestamp_header else stamp
             timestamp, age = self._times(stamp, int(now))
+        head = profile.signed_head(event, stamp)
         if self._schemes.isdisjoint([name for name, _ in tokens]):
-            message = "no signature is of a scheme that we have a key for"
-            raise WebhookError(message, code="no_supported_scheme")
+            return event, timestamp, age, tokens, head, ((), _unsupported)
         candidates = self._candidates
         if not self._timeless:
             candidates = [one for one in candidates if one.key.good(now)]
-        return event, timestamp, age, tokens, profile.signed_head(event, stamp), candidates
+        return event, timestamp, age, tokens, head, (candidates, mismatch)
 
     def _times(self, stamp: bytes, now: int) -> tuple[int, int]:
         timestamp = timestamp_of(stamp)
@@ -199,10 +207,10 @@ class Verification:
     body as a whole.
     """
 
-    __slots__ = ("_facts", "_profile", "_running", "_tokens")
+    __slots__ = ("_facts", "_profile", "_refusal", "_running", "_tokens")
 
     def __init__(self, profile: Profile, claim: _Claim) -> None:
-        event, timestamp, age, tokens, head, candidates = claim
+        event, timestamp, age, tokens, head, (candidates, self._refusal) = claim
         self._profile = profile
         self._facts = event, timestamp, age
         self._tokens = tokens
@@ -225,12 +233,13 @@ class Verification:
         Say what is true about it, now that all of it is here.
 
         Raises:
-            twh_platform.errors.WebhookError: With code ``signature_mismatch``.
+            twh_platform.errors.WebhookError: With code ``signature_mismatch``, or
+                ``no_supported_scheme``.
         """
         tokens = self._tokens
         matched = [one for one, running in self._running if one.matches(running, tokens)]
         if not matched:
-            raise mismatch()
+            raise self._refusal()
         return _verified(*self._facts, matched[0], self._profile)
 
 
@@ -275,6 +284,11 @@ def _verified(
     event: bytes, timestamp: int, age: int, found: Candidate | BodyDigest, profile: Profile
 ) -> Verified:
     return Verified(event.decode(), timestamp, age, found.key.id, found.scheme, profile.name)
+
+
+def _unsupported() -> WebhookError:
+    message = "no signature is of a scheme that we have a key for"
+    return WebhookError(message, code="no_supported_scheme")
 
 
 def _tolerance(name: str, seconds: object) -> int:

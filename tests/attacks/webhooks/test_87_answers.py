@@ -6,20 +6,26 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import pytest
 
 from tests.attacks.webhooks._hooks import BODY, KEY, SECRET, by_hand, holds
 from tests.support.tenancy import http_scope
 from tests.support.webhooks import App, chunks, deliver
+from twh_platform import Tenant, bind_tenant
 from twh_platform.webhooks import (
+    GITHUB,
+    RawSecret,
     Signer,
     StandardSecret,
     Verifier,
+    WebhookEndpoint,
     WebhookMiddleware,
     _candidates,
     diagnose,
 )
+from twh_platform.webhooks.ed25519 import PrivateKey
 
 KEYS = [StandardSecret.generate() for _ in range(5)]
 
@@ -66,36 +72,66 @@ async def test_87_compares_the_answers(standardwebhooks, twh_attack):
     assert app.bodies == []
 
 
-async def test_87_asks_in_another_scheme(twh_attack):
-    """Advice: keep endpoints of one middleware to one kind of key, and their names unguessable."""
-    attack = twh_attack(
-        number=87, title="learns that an endpoint has keys of another kind", kind="residual"
-    )
-    from twh_platform.webhooks.ed25519 import PrivateKey
+# What an endpoint has that an unknown one has not, and whether headers fit it.
+THERE = {
+    "another kind of key": (
+        lambda: PrivateKey.generate().public,
+        lambda headers: b"v1a," in headers[b"webhook-signature"],
+    ),
+    "another profile": (
+        lambda: Verifier(RawSecret(KEY), profile=GITHUB),
+        lambda headers: b"x-hub-signature-256" in headers,
+    ),
+    "other times": (
+        lambda: Verifier(SECRET, past=0),
+        lambda headers: int(headers[b"webhook-timestamp"]) >= time.time(),
+    ),
+    "another tenant": (
+        lambda: WebhookEndpoint(keys=SECRET, tenant=Tenant(id="acme")),
+        lambda headers: False,  # of the tenant that is bound
+    ),
+}
 
-    public = PrivateKey.generate().public
+
+@pytest.mark.parametrize("what", THERE)
+async def test_87_waits_for_the_answer(what, twh_attack):
+    """With a resolver each refusal comes after the body, whatever the endpoint has."""
+    attack = twh_attack(number=87, title="learns from an early answer what there is", form=what)
+    found, fits = THERE[what][0](), THERE[what][1]
 
     async def resolver(scope):
-        return public if scope["path"] == "/hooks/there" else None
+        return found if scope["path"] == "/hooks/there" else None
 
-    async def read(path: str) -> int:
-        """How much of a body is asked for before the answer."""
-        waiting = chunks(BODY)
-        count = len(waiting)
-        scope = http_scope(path, *by_hand().items(), method="POST")
-        sent = []
+    async def naive(scope, receive, send):
+        if await resolver(scope) is None or fits(dict(scope["headers"])):
+            while (await receive())["more_body"]:
+                pass
+        await send({"type": "http.response.start", "status": 401, "headers": []})
 
-        async def receive():
-            return waiting.pop(0)
+    guarded = WebhookMiddleware(App(), resolver)
+    stale = by_hand(stamp=int(time.time()) - 60)
+    with bind_tenant(Tenant(id="globex")):
+        for receiver, noted in ((naive, attack.control), (guarded, attack.ours)):
+            for headers in (stale, {}) if receiver is guarded else (stale,):
+                there = await read_of(receiver, "/hooks/there", headers)
+                noted(there != await read_of(receiver, "/hooks/nowhere", headers))
 
-        async def send(message):
-            sent.append(message)
 
-        await WebhookMiddleware(App(), resolver)(scope, receive, send)
-        assert sent[0]["status"] == 401
-        return count - len(waiting)
+async def read_of(app, path: str, headers) -> int:
+    """How much of a body is asked for before the answer, which is 401."""
+    waiting = chunks(BODY)
+    count = len(waiting)
+    sent = []
 
-    attack.ours(await read("/hooks/there") != await read("/hooks/nowhere"))
+    async def receive():
+        return waiting.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await app(http_scope(path, *headers.items(), method="POST"), receive, send)
+    assert sent[0]["status"] == 401
+    return count - len(waiting)
 
 
 def answer(naive, body, headers) -> tuple[int, str]:

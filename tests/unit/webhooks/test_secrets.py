@@ -109,10 +109,13 @@ def test_what_is_no_standard_secret_is_refused(text):
         "\xa0" * 9,
         "a secret key\n",
         " a secret key",
+        "whpk_P9LIKcrDCb1PrXJRNJ4+hXMZdlsLCZSL3gsTNczakfs=",
+        b"whpk_P9LIKcrDCb1PrXJRNJ4+hXMZdlsLCZSL3gsTNczakfs=",
+        "whsk_and whatever",
     ],
 )
 def test_what_is_no_raw_secret_is_refused(key):
-    """A newline at its end is a mistake, and so is what ASCII has no letters for."""
+    """A newline at its end is a mistake, and so are a key of Ed25519 and what is not ASCII."""
     with pytest.raises(WebhookError) as caught:
         RawSecret(key)
 

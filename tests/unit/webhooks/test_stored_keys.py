@@ -246,6 +246,19 @@ async def test_endpoints_of_tenants_are_apart(store, time):
     assert list(states(given)) == [mine.fingerprint]
 
 
+async def test_an_endpoint_has_its_name_and_its_owner(store, time):
+    """What came to one is no replay at another; None if there is no such endpoint."""
+    keys = StoredKeys(store, clock=time, now=time.unix)
+    put(store)
+    with bind_tenant(ACME):
+        bound = await keys.endpoint("orders")
+    found = await keys.endpoint("orders", tenant=ACME)
+
+    assert (found.id, found.tenant) == (bound.id, bound.tenant) == ("orders", ACME)
+    assert found.keys is await keys.verifier("orders", tenant=ACME)
+    assert await keys.endpoint("orders", tenant=GLOBEX) is None
+
+
 async def test_without_a_tenant_nothing_is_read(store):
     """Nobody's endpoint has no keys."""
     with pytest.raises(NoCurrentTenantError):

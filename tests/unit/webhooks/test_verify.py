@@ -239,6 +239,23 @@ def test_each_key_is_tried_whichever_matches(monkeypatch, signer, in_parts):
     assert len(compared) == 3
 
 
+@pytest.mark.parametrize("keys", [SECRET, []], ids=["of another scheme", "none"])
+def test_what_keys_there_are_is_said_at_the_end(keys):
+    """Beginning succeeds, and nothing is hashed; at once, it is the same error."""
+    headers = {**signed().headers, "webhook-signature": "v9," + "A" * 44}
+    verifier = Verifier(keys, clock=lambda: NOW)
+    verification = verifier.begin(headers)
+    verification.update(BODY)
+    with pytest.raises(WebhookError) as streamed:
+        verification.finish()
+    with pytest.raises(WebhookError) as whole:
+        verifier.verify(BODY, headers)
+
+    assert (streamed.value.code, str(streamed.value)) == (whole.value.code, str(whole.value))
+    assert streamed.value.code == "no_supported_scheme"
+    assert verification._running == []
+
+
 def test_a_stream_takes_no_memory():
     """Sixteen megabytes, and a few hundred bytes."""
     chunk, count = bytes(65_536), 256

@@ -1,0 +1,76 @@
+"""
+How long a body may be and says that it is, and what is answered if it is not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .._asgi import Problem, Scope, header_values
+from ..errors import PlatformError, WebhookError
+
+__all__ = ["LENGTH_CODES", "declared_length", "length_invalid", "length_problem", "too_large"]
+
+LENGTH_CODES: Final = frozenset({"body_too_large", "content_length_invalid"})
+"""The codes of the errors that `length_problem` answers."""
+
+_MOST_DIGITS: Final = 18
+
+
+def declared_length(scope: Scope) -> int | None:
+    """
+    The `Content-Length` of a request, None if there is none (RFC 9110, section 8.6).
+
+    Raises:
+        twh_platform.errors.WebhookError: With code ``content_length_invalid``,
+            if it is no number, or if there are several.
+    """
+    values = header_values(scope, b"content-length")
+    if not values:
+        return None
+    # isdigit of bytes knows ASCII only; more digits than these are beyond any limit.
+    if len(values) > 1 or not values[0].isdigit():
+        raise length_invalid("Content-Length is no number")
+    return int(values[0].lstrip(b"0")[: _MOST_DIGITS + 1] or b"0")
+
+
+def too_large(limit: int) -> WebhookError:
+    """
+    The error of a body of more than *limit* bytes.
+    """
+    return WebhookError(f"the body has more than {limit} bytes", code="body_too_large")
+
+
+def length_invalid(
+    what: str = "the body has another length than Content-Length says",
+) -> WebhookError:
+    """
+    The error of a `Content-Length` that is none, or is not the body's.
+    """
+    return WebhookError(what, code="content_length_invalid")
+
+
+def length_problem(error: PlatformError, scope: Scope, limit: int) -> Problem:
+    """
+    The answer to one of these errors: 413 or 400, and over HTTP/1 the connection's end.
+    """
+    if error.code == "body_too_large":
+        return Problem(
+            status=413,
+            code="body_too_large",
+            title="The body is too large",
+            headers=_closing(scope),
+            extensions={"limit_bytes": limit},
+        )
+    return Problem(
+        status=400,
+        code="content_length_invalid",
+        title="The length of the body is not what was said",
+        headers=_closing(scope),
+    )
+
+
+def _closing(scope: Scope) -> dict[str, str]:
+    # What is left of the body is not read (RFC 9110, section 15.5.14).  In HTTP/2 the
+    # stream ends alone, and this field is not allowed (RFC 9113, section 8.2.2).
+    return {"connection": "close"} if scope.get("http_version", "").startswith("1") else {}
