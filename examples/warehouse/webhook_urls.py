@@ -9,7 +9,7 @@ is not here yet.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import httpx
 
@@ -20,7 +20,12 @@ __all__ = ["webhook_url"]
 # Nothing that two readers of a URL are known to disagree about.
 _PLAIN = re.compile(r"[!-~]{1,2000}", re.ASCII)
 _DISPUTED = frozenset('\\"<>^`{|}')
+# What stands for itself in every resolver: an encoded character does not.
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
 _LOOPBACK_NAME = "localhost"
+_PRIVATE_NAMES = frozenset({"internal", "local", "localhost"})
+# Outside of it are addresses with one of IPv4 in them, such as those of NAT64.
+_UNICAST = IPv6Network("2000::/3")
 _LAST_PORT = 65_535
 
 
@@ -56,9 +61,10 @@ def _parsed(text: str) -> httpx.URL:
         raise _refused("It has characters that do not stand in a URL.")
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL:
+        known = _address(url.host) is not None or _NAME.fullmatch(url.raw_host.decode())
+    except (httpx.InvalidURL, ValueError):  # the latter for a name that is no IDNA
         raise _refused("It is no URL.") from None
-    if not url.host or not (url.port is None or 0 < url.port <= _LAST_PORT):
+    if not known or not (url.port is None or 0 < url.port <= _LAST_PORT):
         raise _refused("It has no host, or a port that there is not.")
     return url
 
@@ -70,12 +76,14 @@ def _is_here(host: str) -> bool:
 
 def _is_public(host: str) -> bool:
     address = _address(host)
+    if isinstance(address, IPv6Address) and (address not in _UNICAST or address.sixtofour):
+        return False
     if address is not None:
         return address.is_global and not address.is_multicast
     *before, last = host.rstrip(".").split(".")
     # A last part that begins with a digit is an address in one of its other
     # spellings: 127.1, 0x7f.1 (WHATWG URL, section 3.5, "ends in a number").
-    return bool(before) and not last[:1].isdigit() and last not in {"localhost", "local"}
+    return bool(before) and not last[:1].isdigit() and last not in _PRIVATE_NAMES
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

@@ -60,17 +60,16 @@ class Webhooks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncHTTPTransport | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """
-        Keep a client for what is sent.
+        Keep the connections of what is sent.
         """
-        # No proxy and no passwords from the environment; a redirect is an answer.
-        async with httpx.AsyncClient(
-            timeout=self._settings.webhook_seconds, follow_redirects=False, trust_env=False
-        ) as self._client:
+        # No client: it would keep one receiver's cookies for another's, and read where
+        # a redirect leads.  No proxy and no passwords from the environment.
+        async with httpx.AsyncHTTPTransport(trust_env=False) as self._transport:
             yield
 
     def sign(self, webhook: Webhook, body: bytes) -> SignedRequest:
@@ -90,16 +89,17 @@ class Webhooks:
 
         Nothing of the answer is read but its status.
         """
-        assert self._client is not None  # noqa: S101 -- a mistake of ours
+        assert self._transport is not None  # noqa: S101 -- a mistake of ours
         headers, status = {**_HEADERS, **request.headers}, None
         began = time.monotonic()
         try:
-            # The client's own timeouts begin anew with each byte.
-            async with (
-                asyncio.timeout(self._settings.webhook_seconds),
-                self._client.stream("POST", url, headers=headers, content=request.body) as answer,
-            ):
-                outcome, status = "answered", answer.status_code
+            asked = httpx.Request("POST", url, headers=headers, content=request.body)
+            # Timeouts of a transport begin anew with each byte.
+            async with asyncio.timeout(self._settings.webhook_seconds):
+                answer = await self._transport.handle_async_request(asked)
+                status = answer.status_code
+                await answer.aclose()
+            outcome = "answered"
         except (TimeoutError, httpx.TimeoutException):
             outcome = "timeout"
         except (httpx.HTTPError, httpx.InvalidURL, OSError):

@@ -23,11 +23,15 @@ def declared_length(scope: Scope) -> int | None:
 
     Raises:
         twh_platform.errors.WebhookError: With code ``content_length_invalid``,
-            if it is no number, or if there are several.
+            if it is no number, if there are several, or if it stands beside a
+            `Transfer-Encoding`, which is what tells two requests from one to some
+            and not to others (RFC 9112, section 6.1).
     """
     values = header_values(scope, b"content-length")
     if not values:
         return None
+    if header_values(scope, b"transfer-encoding"):
+        raise length_invalid("Content-Length stands beside Transfer-Encoding")
     # isdigit of bytes knows ASCII only; more digits than these are beyond any limit.
     if len(values) > 1 or not values[0].isdigit():
         raise length_invalid("Content-Length is no number")

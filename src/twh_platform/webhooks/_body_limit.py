@@ -38,9 +38,10 @@ class BodyLimitMiddleware:
     clients send all of it before they listen, and one whose connection is closed
     meanwhile sees a reset in place of the answer (RFC 9112, section 9.6).
 
-    A `Content-Length` that is no number, or is not that of the body, is 400 with
-    code ``content_length_invalid``; the app gets an error of that code.  If the app
-    has begun its answer, the error is all there is, and it breaks off.
+    A `Content-Length` that is no number, stands beside a `Transfer-Encoding`, or is
+    not that of the body, is 400 with code ``content_length_invalid``; in the last case
+    the app gets an error of that code.  If the app has begun its answer, the error is
+    all there is, and it breaks off.
 
     A client that hangs up is the app's affair: it sees `http.disconnect`.
     Websockets and lifespan pass through.

@@ -23,6 +23,7 @@ ENCODINGS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "hex": hexlify,
 }
 _SIGNATURE_BYTES: Final = 64
+_SMALL_BYTES: Final = 4_096
 
 
 class Running(Protocol):
@@ -102,10 +103,17 @@ class _Whole:
     __slots__ = ("parts",)
 
     def __init__(self, head: bytes) -> None:
-        self.parts = [head]
+        self.parts: list[bytes | bytearray] = [head]
 
     def update(self, data: Any) -> None:
-        self.parts.append(bytes(data))
+        piece, last = bytes(data), self.parts[-1]
+        if len(piece) >= _SMALL_BYTES:
+            self.parts.append(piece)
+        elif isinstance(last, bytearray):
+            last += piece
+        else:
+            # Each as an object would take many times its size.
+            self.parts.append(bytearray(piece))
 
 
 @final

@@ -163,12 +163,14 @@ class WebhookMiddleware:
     Args:
         app: The ASGI app inside.
 
-        keys: The keys of the one endpoint, a `Verifier`, or what finds them for a
+        keys: The keys of the one endpoint, a `Verifier`, a `WebhookEndpoint`, which
+            names it where several share a store of claims, or what finds them for a
             request: a function that returns keys, a `Verifier`, a
             `WebhookEndpoint`, or None for an endpoint that there is not.  With
             *replay* only a `WebhookEndpoint` with an id or a tenant will do, since
             what came to one endpoint would be a replay at all others: anything else
-            is refused with 503, and logged as an error, ``endpoint_unnamed``.
+            is refused with 503, and logged as an error, ``endpoint_unnamed``.  A
+            tenant with several endpoints needs an id for each.
 
         profile: How the sender signs, where a `Verifier` does not say it.
 
@@ -273,7 +275,10 @@ class WebhookMiddleware:
         if self._remembers:
             intake.digest = sha256()
         if not await self._taken_in(intake, receive):
-            _logger.info("request %s: the sender left before its body was here", request_id(scope))
+            _logger.info(
+                "request %s: the sender left before its body was here, or it was read before",
+                request_id(scope),
+            )
             return
         verified = intake.verification.finish()
         await body.rewind()
@@ -337,7 +342,7 @@ class WebhookMiddleware:
             if self._remembers and not _named(found):
                 message = "with replay, a resolver returns WebhookEndpoint(keys=..., id=...)"
                 raise WebhookError(message, code="endpoint_unnamed")
-            # One that there is not takes as long as one that there is.
+            # One that there is not is hashed like one that has one secret.
             endpoint = self._decoy if found is None else self._ready(found)
         bound = current_tenant()
         if bound is None or endpoint.unknown:
@@ -543,8 +548,6 @@ class _Intake:
         """
         total = 0
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _consumed()
         while message["type"] != "http.disconnect":
             chunk = message.get("body") or b""
             total += len(chunk)
@@ -729,6 +732,9 @@ def _level(code: str, problem: Problem) -> int:
 
 def _target(scope: Scope) -> str:
     raw: bytes = (scope.get("raw_path") or quote(scope["path"]).encode()).partition(b"?")[0]
+    if raw and not raw.startswith(b"/"):
+        # Behind our origin it would be a part of the host, or the port.
+        raise WebhookError("the target has no slash at its front", code="request_malformed")
     query: bytes = scope.get("query_string", b"")
     return (raw + (b"?" + query if query else b"")).decode("latin-1")
 
@@ -754,8 +760,5 @@ def _verified_signal(verified: Verified, endpoint: _Endpoint) -> WebhookVerified
 
 
 def _consumed() -> WebhookUsageError:
-    message = (
-        "the body was read before, by something outside WebhookMiddleware, "
-        "or the sender left before any of it came"
-    )
+    message = "the body was read before, by something outside WebhookMiddleware"
     return WebhookUsageError(message, code="body_consumed")

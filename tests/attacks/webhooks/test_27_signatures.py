@@ -26,10 +26,19 @@ from tests.attacks.webhooks._hooks import (
     stripe_code,
     stripe_hand,
 )
-from twh_platform.webhooks import MESSAGE, StandardSecret, Verifier, _candidates
+from tests.support.webhooks import App, deliver
+from twh_platform.webhooks import (
+    MESSAGE,
+    StandardSecret,
+    Verifier,
+    WebhookMiddleware,
+    _candidates,
+    sign,
+)
 from twh_platform.webhooks.ed25519 import PrivateKey
 
 OTHER = StandardSecret.generate()
+ORIGIN = "https://hooks.example.com"
 
 
 def with_signature(text: str, stamp: object = None) -> dict[str, str]:
@@ -412,3 +421,22 @@ def test_40_names_another_key_or_algorithm(way, message_signatures, twh_attack):
     headers["signature-input"] = headers["signature-input"].replace(given, put)
 
     attack.ours(holds(peer.verify, headers) + (message_code(headers) == ""))
+
+
+@pytest.mark.parametrize("target", [".example.net/hooks", ":8443/hooks"])
+async def test_40_brings_a_target_that_ends_the_host(target, twh_attack):
+    """One private key signs for all receivers, and what went to another is brought to us."""
+    attack = twh_attack(
+        number=40, title="has what was signed for another host taken for ours", form=target
+    )
+    private = PrivateKey.generate()
+    signed = sign(BODY, private, profile=MESSAGE, method="POST", url=ORIGIN + target)
+    naive = Verifier(private.public, profile=MESSAGE)
+    url = ORIGIN + target  # as who puts the two together believes
+    attack.control(holds(naive.verify, BODY, signed.headers, method="POST", url=url))
+
+    app = App()
+    guarded = WebhookMiddleware(app, private.public, profile=MESSAGE, origin=ORIGIN)
+    headers = list(signed.headers.items())
+    answer = await deliver(guarded, BODY, headers, path=target, raw_path=target.encode())
+    attack.ours(len(app.bodies) + (answer.status != 401))

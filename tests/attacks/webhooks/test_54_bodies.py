@@ -290,7 +290,7 @@ async def test_63_sends_what_becomes_large(standardwebhooks, twh_attack):
 
 @pytest.mark.parametrize("way", ["empty", "disconnect"])
 async def test_64_is_read_by_something_outside(way, standardwebhooks, twh_attack):
-    """It is called a mistake of ours, and no forgery."""
+    """It is a mistake of ours, raised where it is told from a sender that leaves: no forgery."""
     attack = twh_attack(number=64, title="has what was read before called a forgery", form=way)
     headers = pairs(BODY, ("content-length", str(len(BODY))))
     left = received((b"", False)) if way == "empty" else [{"type": "http.disconnect"}]
@@ -299,9 +299,36 @@ async def test_64_is_read_by_something_outside(way, standardwebhooks, twh_attack
         await deliver(Naive(App(), checking(standardwebhooks)), headers=headers, messages=[*left])
     attack.control(str(refused.value).count("No matching signature"))
 
+    guarded = WebhookMiddleware(App(), SECRET)
+    if way == "disconnect":
+        answer = await deliver(guarded, headers=headers, messages=[*left])
+        attack.ours(answer.messages)
+        return
     with pytest.raises(WebhookUsageError) as mistake:
-        await deliver(WebhookMiddleware(App(), SECRET), headers=headers, messages=[*left])
+        await deliver(guarded, headers=headers, messages=[*left])
     attack.ours(mistake.value.code != "body_consumed")
+
+
+@pytest.mark.parametrize("way", ["leaves", "two lengths"])
+async def test_64_has_a_mistake_of_ours_raised(way, twh_attack):
+    """A stranger who sends no body raises nothing: neither by leaving nor by two lengths."""
+    attack = twh_attack(
+        number=64, title="has a mistake of ours raised by sending nothing", form=way
+    )
+    more = [("transfer-encoding", "chunked")] if way == "two lengths" else []
+    headers = pairs(BODY, ("content-length", str(len(BODY))), *more)
+    nothing = received((b"", False)) if more else [{"type": "http.disconnect"}]
+
+    def checking(body, _scope) -> None:  # as ours did, and raised it out of the app
+        assert body, "it was read before"
+
+    with pytest.raises(AssertionError) as raised:
+        await deliver(Naive(App(), checking), headers=headers, messages=[*nothing])
+    attack.control(str(raised.value).count("read before"))
+
+    app = App()
+    answer = await deliver(WebhookMiddleware(app, SECRET), headers=headers, messages=[*nothing])
+    attack.ours(len(app.bodies) + bool(answer.messages and answer.status != 400))
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])

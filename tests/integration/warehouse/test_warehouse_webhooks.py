@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
+import httpx
 import psycopg
 import pytest
 from sqlalchemy import func, select, text
@@ -256,6 +258,20 @@ BAD = (
     "https://2130706433/",
     "https://0177.0.0.1/",
     "https://hooks.example.com:99999/",
+    "https://metadata.google.internal/",
+    "https://127.0.0.%31/",
+    "https://x.%6cocalhost/",
+    "https://1.1.1.1;.example.com/",
+    "https://hooks..example.com/",
+    "https://xn--a.com/",
+)
+# IPv4 addresses of this machine and of a cloud's metadata, in what passes for public.
+EMBEDDED = (
+    "https://[64:ff9b::7f00:1]/",
+    "https://[2002:a9fe:a9fe::1]/",
+    "https://[::127.0.0.1]/",
+    "https://[::ffff:0:7f00:1]/",
+    "https://[fec0::1]/",
 )
 HERE = ("https://127.0.0.1/", "https://localhost/", "https://[::1]/", "https://127.9.9.9/")
 HERE_ONLY = ("http://127.0.0.1:8080/hooks", "http://localhost/", "http://[::1]:9/")
@@ -277,6 +293,22 @@ def test_a_url_of_another_kind_is_refused(url: str) -> None:
     for loopback in (False, True):
         with pytest.raises(Refusal):
             webhook_url(url, loopback=loopback)
+
+
+@pytest.mark.parametrize("url", EMBEDDED)
+def test_an_address_with_another_in_it_is_refused(url: str) -> None:
+    """
+    NAT64, 6to4 and their like lead to IPv4: `is_global` alone lets some of them pass.
+    """
+    with pytest.raises(Refusal):
+        webhook_url(url)
+
+
+def test_is_global_alone_lets_them_pass() -> None:
+    """
+    The control of the test before: NAT64 is global wherever one asks.
+    """
+    assert ip_address("64:ff9b::7f00:1").is_global
 
 
 @pytest.mark.parametrize("url", [*HERE, *HERE_ONLY])
@@ -477,6 +509,42 @@ async def test_a_redirect_is_not_followed(new_tenant: NewTenant, receiver: dict[
     sent = await tried(user, await subscribed(user, url=receiver["url"]))
 
     assert (sent["status"], len(receiver["got"])) == (307, 1)
+
+
+async def test_where_a_redirect_leads_is_not_read(
+    new_tenant: NewTenant, receiver: dict[str, Any]
+) -> None:
+    """
+    A location that is no URL is an answer too; a client that looks at it raises.
+    """
+    user = await new_tenant()
+    target = b"location: https://xn--a.com/\r\ncontent-length: 0\r\n\r\n"
+    receiver["answer"] = b"HTTP/1.1 302 Found\r\n" + target
+    sent = await tried(user, await subscribed(user, url=receiver["url"]))
+
+    assert (sent["outcome"], sent["status"]) == ("answered", 302)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(UnicodeError):
+            await client.post(receiver["url"])
+
+
+async def test_no_cookie_of_a_receiver_is_kept(
+    new_tenant: NewTenant, receiver: dict[str, Any]
+) -> None:
+    """
+    What one tenant's receiver sets is not sent for another; a client keeps it.
+    """
+    first, second = await new_tenant(), await new_tenant()
+    answer = b"HTTP/1.1 200 OK\r\nset-cookie: whose=first\r\ncontent-length: 0\r\n\r\n"
+    receiver["answer"] = answer
+    for user in (first, second):
+        await tried(user, await subscribed(user, url=receiver["url"]))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(2):
+            await client.post(receiver["url"])
+
+    carried = ["whose=first" in head for head, _ in receiver["got"]]
+    assert carried == [False, False, False, True]
 
 
 async def test_a_receiver_that_does_not_answer(

@@ -114,6 +114,17 @@ async def test_a_length_that_lies_is_refused(length, chunks):
     assert one.seen[-1] == "content_length_invalid"
 
 
+async def test_a_length_beside_an_encoding_of_the_transfer_is_refused():
+    """Two lengths of one body, of which servers take either."""
+    alone = await Exchange(b"12345", length="5").run(limit=10)
+    both = Exchange(b"12345", length="5")
+    both.scope["headers"].append((b"transfer-encoding", b"chunked"))
+    await both.run(limit=10)
+
+    assert (alone.status, both.status, both.asked) == (204, 400, 0)
+    assert both.problem["code"] == "content_length_invalid"
+
+
 @pytest.mark.parametrize("length", ["-1", "+5", "0x5", "5.0", "5,5", "", b"\xd9\xa5"])
 async def test_a_length_that_is_no_number_is_refused(length):
     """Of servers that have not done so themselves."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 import base64
 import pickle
 import traceback
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
@@ -278,3 +280,36 @@ def test_a_key_that_does_not_fit_is_refused(make, keys, profile):
         make(keys, profile=profile)
 
     assert caught.value.code == "secret_type_invalid"
+
+
+def most_held(take: Callable[[bytes], None]) -> int:
+    """How many bytes are held at most while 64 KiB come in chunks of two bytes."""
+    tracemalloc.start()
+    try:
+        for at in range(32_768):
+            take(at.to_bytes(2, "big"))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_in_tiny_chunks_is_held_once():
+    """Each chunk as an object takes twenty times its size, for anybody who sends so."""
+    naive: list[bytes] = []
+    headers = Signer(PrivateKey(PRIVATE)).sign(b"").headers
+    verification = Verifier(PublicKey(PUBLIC)).begin(headers)
+
+    assert most_held(naive.append) > 10 * 65_536
+    assert most_held(verification.update) < 3 * 65_536
+
+
+def test_a_body_in_chunks_of_all_sizes_verifies():
+    """Small ones and large ones, in whatever order they come."""
+    sizes = [1, 4_096, 2, 3, 5_000, 0, 4_095, 70_000, 1]
+    chunks = [bytes([at]) * size for at, size in enumerate(sizes)]
+    headers = Signer(PrivateKey(PRIVATE)).sign(b"".join(chunks)).headers
+    verification = Verifier(PublicKey(PUBLIC)).begin(headers)
+    for chunk in chunks:
+        verification.update(memoryview(chunk))
+
+    assert verification.finish().scheme == "v1a"

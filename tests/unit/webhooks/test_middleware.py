@@ -253,18 +253,33 @@ async def test_a_disconnect_in_mid_body_calls_nobody():
     assert (answer.messages, app.scopes, len(store)) == ([], [], 0)
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [[{"type": "http.disconnect"}], [{"type": "http.request", "body": b""}]],
-    ids=["disconnect", "empty"],
-)
-async def test_a_body_that_was_read_before_is_a_mistake_of_ours(messages):
+async def test_a_body_that_was_read_before_is_a_mistake_of_ours():
     """It is told from a forgery: the service is put together wrongly."""
-    app = App()
+    app, messages = App(), [{"type": "http.request", "body": b""}]
     with pytest.raises(WebhookUsageError) as raised:
         await deliver(webhooks(app), headers=[*signed_headers(), LENGTH], messages=messages)
 
     assert (raised.value.code, app.scopes) == ("body_consumed", [])
+
+
+async def test_a_sender_that_leaves_at_once_raises_nothing(caplog):
+    """Anybody can do that; the log says that it may have been read before."""
+    caplog.set_level("INFO", "twh_platform.webhooks")
+    app, messages = App(), [{"type": "http.disconnect"}]
+    headers = [*signed_headers(), LENGTH]
+    answer = await deliver(webhooks(app), headers=headers, messages=messages)
+
+    assert (answer.messages, app.scopes) == ([], [])
+    assert "read before" in caplog.text
+
+
+async def test_a_length_beside_an_encoding_of_the_transfer_is_refused():
+    """A server that goes by the encoding gives an empty body then: no mistake of ours."""
+    app, messages = App(), [{"type": "http.request", "body": b""}]
+    headers = [*signed_headers(), LENGTH, ("transfer-encoding", "chunked")]
+    answer = await deliver(webhooks(app), headers=headers, messages=messages)
+
+    assert (answer.status, answer.json["code"]) == (400, "content_length_invalid")
 
 
 async def test_a_body_that_does_not_come_is_given_up():
@@ -761,6 +776,31 @@ async def test_a_profile_that_signs_our_address():
     assert (statuses, app.bodies) == ([200, 401, 401], [BODY])
     with pytest.raises(ConfigurationError, match="origin"):
         webhooks(app, profile=MESSAGE)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+async def test_endpoints_that_share_a_store_need_a_name(named):
+    """Without one, an id that one sender has used is a replay at the other's endpoint."""
+    store, app, statuses = MemoryReplayStore(), App(), []
+    for name, secret in (("orders", SECRET), ("payments", OTHER)):
+        keys = WebhookEndpoint(keys=secret, id=name) if named else secret
+        headers = signed_headers(secret=secret, event_id="1001")
+        answer = await deliver(webhooks(app, keys, replay=store), headers=headers)
+        statuses.append(answer.status)
+
+    assert (statuses, len(app.bodies)) == ([200, 200], 2 if named else 1)
+
+
+@pytest.mark.parametrize("raw_path", [b"/hooks", b"", b"?a=1"])
+async def test_a_target_is_the_address_behind_our_origin(raw_path):
+    """As it came; an empty one is made of the path."""
+    path = "/hooks" if raw_path == b"" else "/"
+    url = f"https://hooks.example.com{raw_path.decode() or path}"
+    headers = list(sign(BODY, SECRET, profile=MESSAGE, url=url).headers.items())
+    ours = webhooks(App(), profile=MESSAGE, origin="https://hooks.example.com")
+    answer = await deliver(ours, headers=headers, path=path, raw_path=raw_path)
+
+    assert answer.status == (401 if raw_path.startswith(b"?") else 200)
 
 
 async def test_the_clock_is_the_callers():
