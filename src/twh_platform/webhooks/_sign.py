@@ -175,8 +175,8 @@ def sign(
     Sign a body, in one line; a `Signer` that is kept is faster.
 
         >>> from twh_platform.webhooks import StandardSecret
-        >>> request = sign(b'{"type":"order.paid"}', StandardSecret.generate(), event_id="msg_1")
-        >>> sorted(request.headers)
+        >>> signed = sign(b'{"type":"order.paid"}', StandardSecret.generate(), event_id="msg_1")
+        >>> sorted(signed.headers)
         ['webhook-id', 'webhook-signature', 'webhook-timestamp']
 
     Args:
