@@ -296,6 +296,7 @@ class WebhookMiddleware:
                     endpoint=endpoint.id,
                     tenant_id=endpoint.tenant_id or "",
                     fingerprint=intake.digest.digest(),
+                    window=endpoint.verifier.window,
                 )
             await self._hand_over(arrival, inside, send)
 
@@ -357,8 +358,8 @@ class WebhookMiddleware:
         verifier = found.keys
         if not isinstance(verifier, Verifier):
             verifier = Verifier(verifier, profile=self._profile, **self._times)  # type: ignore[arg-type]
-        if self._replay is not None and verifier.profile.timed:
-            self._replay.retention.check_window(verifier._past + verifier._future)  # noqa: SLF001
+        if self._replay is not None:
+            self._replay.retention.check_window(verifier.window)
         if verifier.profile.form is Form.MESSAGE and not self._origin:
             message = f"profile {verifier.profile.name!r} signs our address: give origin=..."
             raise ConfigurationError(message, code="origin_missing")

@@ -64,10 +64,14 @@ class Delivery:
             and body instead, so that only the very same message is the same.
 
         fingerprint: SHA-256 of the body.
+
+        window: Seconds for which its signature is good, before and after its time;
+            whoever claims it remembers it for longer.  0 if that is not known.
     """
 
     key: bytes
     fingerprint: bytes
+    window: float = field(default=0.0, compare=False)
 
 
 def delivery_of(
@@ -77,6 +81,7 @@ def delivery_of(
     endpoint: str = "",
     tenant_id: str | None = None,
     fingerprint: bytes | None = None,
+    window: float = 0.0,
 ) -> Delivery:
     """
     Name a delivery, by nothing but what its signature covers and who we are.
@@ -91,6 +96,8 @@ def delivery_of(
         tenant_id: Whose endpoint it is; the current tenant's if None.
 
         fingerprint: SHA-256 of the body, instead of the body.
+
+        window: Seconds for which its signature is good, before and after its time.
     """
     if tenant_id is None:
         tenant = current_tenant()
@@ -104,7 +111,7 @@ def delivery_of(
         said += [b"content", b"%d" % verified.timestamp, fingerprint]
     # Each with its length before it, so that no two lists have one spelling.
     spelled = b"".join(len(one).to_bytes(4, "big") + one for one in said)
-    return Delivery(key=sha256(spelled).digest(), fingerprint=fingerprint)
+    return Delivery(key=sha256(spelled).digest(), fingerprint=fingerprint, window=window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,13 @@ class Verifier:
             clock=clock,
         )
 
+    @property
+    def window(self) -> int:
+        """
+        Seconds for which a signature is good, before and after its time; 0 if no time is signed.
+        """
+        return self._past + self._future if self.profile.timed else 0
+
     def verify(self, body: Body, headers: Headers, method: str = "", url: str = "") -> Verified:
         """
         Verify a webhook whose body is there as a whole.

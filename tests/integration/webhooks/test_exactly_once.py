@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,12 @@ from tests.support.postgres_webhooks import APP, OWNER, tenant_pool, webhooks_da
 from tests.support.serving import eventually
 from tests.support.webhook_payer import HOW
 from tests.support.webhooks import BODY, SECRET, App, deliver, signed_headers
-from twh_platform.errors import BackendUnavailableError, NoCurrentTenantError, WebhookError
+from twh_platform.errors import (
+    BackendUnavailableError,
+    ConfigurationError,
+    NoCurrentTenantError,
+    WebhookError,
+)
 from twh_platform.tenancy import Tenant, bind_tenant, unbind_tenant
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 from twh_platform.webhooks import (
@@ -253,6 +259,20 @@ def test_what_has_ended_is_claimed_anew_and_purged(dsn, delivery):
             claim_in(connection, kept)
 
     assert counts == [1, 0]
+
+
+def test_forgetting_before_a_signature_ends_is_refused(dsn, delivery):
+    """Nothing is claimed then; with a longer memory it is, once."""
+    lasting = replace(delivery, window=10 * 86_400)
+    longer = Retention(ttl=11 * 86_400, window=10 * 86_400)
+    with TenantConnection.connect(dsn) as connection:
+        with pytest.raises(ConfigurationError) as refused:
+            claim_in(connection, lasting)
+        claim_in(connection, lasting, retention=longer)
+        with pytest.raises(WebhookError):
+            claim_in(connection, lasting, retention=longer)
+
+    assert refused.value.code == "retention_too_short"
 
 
 def test_the_sql_may_be_run_again(database):

@@ -721,6 +721,7 @@ async def test_a_handler_that_claims_itself_is_given_the_delivery():
     assert len(app.bodies) == 2
     assert delivery == webhook_delivery(app.scopes[1])
     assert delivery == delivery_of(verified_webhook(app.scopes[0]), BODY)
+    assert delivery.window == 600
 
 
 async def test_forgetting_before_a_signature_ends_is_refused():

@@ -170,6 +170,7 @@ def transaction_claim_steps(delivery: Delivery, retention: Retention) -> Steps[N
     Remember a delivery as handled, as part of the transaction that handles it.
     """
     checked_key(delivery.key, delivery.fingerprint)
+    retention.check_window(delivery.window)
     require_tenant()
     token = ClaimToken(
         key=delivery.key,

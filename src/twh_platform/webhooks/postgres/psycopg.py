@@ -52,6 +52,9 @@ def claim_in(
             known with another body.  The transaction can go on.
 
         twh_platform.errors.NoCurrentTenantError: If no tenant is bound.
+
+        twh_platform.errors.ConfigurationError: With code ``retention_too_short``, if
+            it would be forgotten while its signature is good.
     """
     carry_out(transaction_claim_steps(delivery, retention), partial(_ask, connection))
 

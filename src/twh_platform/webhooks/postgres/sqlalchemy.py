@@ -50,6 +50,9 @@ def claim_in(work: Work, delivery: Delivery, *, retention: Retention = _KEPT) ->
         twh_platform.errors.WebhookError: With code ``replayed`` or ``id_conflict``.
 
         twh_platform.errors.NoCurrentTenantError: If no tenant is bound.
+
+        twh_platform.errors.ConfigurationError: With code ``retention_too_short``, if
+            it would be forgotten while its signature is good.
     """
     carry_out(transaction_claim_steps(delivery, retention), partial(_ask, work))
 
