@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SECRET_VARIABLE",
-    "add_arrival",
     "add_body",
     "add_profile",
+    "add_received",
     "add_request",
     "add_secrets",
     "arrival_clock",
@@ -93,10 +93,18 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="POST", metavar="NAME", help="POST if it is left out")
 
 
-def add_arrival(parser: argparse.ArgumentParser) -> None:
+def add_received(parser: argparse.ArgumentParser) -> None:
     """
-    Add the arguments for what came, and when.
+    Add the arguments for a webhook that came: all of it, and what it is verified with.
     """
+    add_body(parser)
+    _add_arrival(parser)
+    add_secrets(parser)
+    add_profile(parser)
+    add_request(parser)
+
+
+def _add_arrival(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--headers", type=Path, metavar="FILE", help="the headers as they came, a line for each")
     add(

@@ -9,11 +9,7 @@ import sys
 
 from .._command import FOUND, OK, Command
 from .._webhooks import (
-    add_arrival,
-    add_body,
-    add_profile,
-    add_request,
-    add_secrets,
+    add_received,
     arrival_clock,
     read_body,
     read_headers,
@@ -22,17 +18,6 @@ from .._webhooks import (
 )
 
 __all__ = ["COMMAND"]
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the arguments.
-    """
-    add_body(parser)
-    add_arrival(parser)
-    add_secrets(parser)
-    add_profile(parser)
-    add_request(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     path=("webhooks", "doctor"),
     help="find the probable cause why a webhook is refused",
-    configure=configure,
+    configure=add_received,
     run=run,
     epilog="What it says is for you, not for the sender: it would help to forge.",
 )

@@ -10,11 +10,7 @@ import sys
 from ...errors import WebhookError, WebhookUsageError
 from .._command import FOUND, OK, Command
 from .._webhooks import (
-    add_arrival,
-    add_body,
-    add_profile,
-    add_request,
-    add_secrets,
+    add_received,
     arrival_clock,
     read_body,
     read_headers,
@@ -23,17 +19,6 @@ from .._webhooks import (
 )
 
 __all__ = ["COMMAND"]
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the arguments.
-    """
-    add_body(parser)
-    add_arrival(parser)
-    add_secrets(parser)
-    add_profile(parser)
-    add_request(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     path=("webhooks", "verify"),
     help="verify a webhook that was kept: its body and its headers",
-    configure=configure,
+    configure=add_received,
     run=run,
     epilog="The status is 1 if it is refused; `webhooks doctor` tells the probable cause.",
 )
