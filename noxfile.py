@@ -18,6 +18,9 @@ nox.options.error_on_missing_interpreters = True
 ATTACKS = "tests/attacks"
 # Its thousands of sequences take three times as long while coverage watches.
 TWIN = "tests/property/test_quota_lua.py"
+# Most of its time a test waits for a server, so there are more workers than cores.  A file
+# stays in one of them: its tests share databases.
+WORKERS = ["--numprocesses=3", "--dist=loadfile"]
 GROUPS = nox.project.load_toml("pyproject.toml")
 
 
@@ -45,7 +48,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[all,testing]", *group("tests-all"), *group("jobs"))
     # Async SQLAlchemy runs its calls in greenlets, which are not there without it.
     measured = ["coverage", "run", "--concurrency=greenlet,thread", "-m", "pytest"]
-    arguments = session.posargs or [f"--ignore={ATTACKS}", f"--ignore={TWIN}"]
+    arguments = session.posargs or [*WORKERS, f"--ignore={ATTACKS}", f"--ignore={TWIN}"]
     session.run(*measured, *arguments, env=_coverage("all"))
     if not session.posargs:
         session.run("pytest", TWIN)
@@ -69,7 +72,7 @@ def bare(session: nox.Session) -> None:
     """
     session.install(".", *group("tests"))
     environment = {**_coverage("bare"), "TWH_TEST_BARE": "1"}
-    arguments = session.posargs or ["tests", f"--ignore={ATTACKS}"]
+    arguments = session.posargs or [*WORKERS, "tests", f"--ignore={ATTACKS}"]
     session.run("coverage", "run", "-m", "pytest", *arguments, env=environment)
 
 
@@ -138,7 +141,7 @@ def fuzz(session: nox.Session) -> None:
     """
     Look for input that breaks the reader of webhooks, a minute; `-- --seconds N`.
     """
-    session.install("-e", ".", *group("fuzz"))
+    session.install("-e", ".[webhooks]", *group("fuzz"))
     session.run("python", "-m", "tests.fuzz.webhooks", *session.posargs)
 
 

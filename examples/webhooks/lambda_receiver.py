@@ -27,6 +27,10 @@ def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:  # noq
     """
     try:
         body = body_of(event)
+    except ValueError:
+        logger.warning("webhook refused: its body is not in the encoding that the event says")
+        return {"statusCode": 400}
+    try:
         verified = verifier.verify(body, headers_of(event))
         content = parse_json(body)
     except WebhookError as error:
@@ -42,10 +46,13 @@ def body_of(event: Mapping[str, Any]) -> bytes:
 
     Content that the gateway takes for text comes as text, all other in base64.
     Never write event["body"] anew from what was parsed.
+
+    Raises:
+        ValueError: If that is no base64, which no gateway sends.
     """
     body: str = event.get("body") or ""
     if event.get("isBase64Encoded"):
-        return base64.b64decode(body)
+        return base64.b64decode(body, validate=True)
     return body.encode()
 
 

@@ -10,12 +10,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.hostile_webhooks import BODY, CODES, NAMES, NOW, SHAPES, judge, seeds
+from tests.support.hostile_webhooks import (
+    BODY,
+    CODES,
+    KEYS,
+    NAMES,
+    NOW,
+    SHAPES,
+    TAKEN,
+    judge,
+    seeds,
+)
 from twh_platform.errors import WebhookError
 from twh_platform.webhooks import PROFILES, RawSecret, StandardSecret, Verified, Verifier
 
 SEEDS = seeds()
-KEYS = {"standard": StandardSecret("whsec_" + "A" * 42 + "8="), "raw": RawSecret("a shared secret")}
+SECRETS = {
+    "standard": StandardSecret("whsec_" + "A" * 42 + "8="),
+    "raw": RawSecret("a shared secret"),
+}
 HEADER_NAMES = sorted(
     {
         header
@@ -67,7 +80,7 @@ def verifier_of(name):
     For a profile, with a key that fits.
     """
     kinds = {kind for one in PROFILES[name].schemes.values() for kind in one.kinds}
-    return Verifier(KEYS[min(kinds & set(KEYS))], profile=PROFILES[name], clock=lambda: NOW)
+    return Verifier(SECRETS[min(kinds & set(SECRETS))], profile=PROFILES[name], clock=lambda: NOW)
 
 
 @given(st.sampled_from(sorted(PROFILES)), headers, anything, anything, anything)
@@ -91,7 +104,7 @@ def test_whatever_comes_there_is_one_kind_of_error(name, given_headers, body, me
 @example(b"")
 def test_bytes_of_noise_are_judged_alike_in_every_way(data):
     """The usual way, the general one, beside another key, and in parts."""
-    assert judge(data) in CODES
+    assert judge(data) in {*CODES, TAKEN}
 
 
 @given(st.data())
@@ -104,10 +117,10 @@ def test_a_webhook_that_was_changed_is_judged_alike_in_every_way(data):
         seed[place : place + data.draw(st.integers(0, 2))] = piece
     said = judge(bytes(seed))
 
-    assert type(said) is Verified or said in CODES
+    assert type(said) is Verified or said in {*CODES, TAKEN}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != KEYS])
 def test_the_judge_knows_a_webhook(name):
     """The control: unchanged, it is verified, as pairs, as a dict, and in parts."""
     good = [judge(seed) for seed in SEEDS if seed[0] == NAMES.index(name)]
@@ -123,6 +136,42 @@ def test_the_judge_knows_a_forgery(monkeypatch):
 
     with pytest.raises(AssertionError, match="forged body"):
         judge(github + b" ")
+
+
+def test_the_judge_knows_a_key():
+    """The control: texts of keys are taken; a key that anybody can sign with is not."""
+    pytest.importorskip("cryptography")
+
+    assert [judge(seed) for seed in seeds(KEYS)] == [TAKEN] * 4 + ["secret_malformed"] * 4
+
+
+def test_the_judge_knows_a_key_that_anybody_signs_with(monkeypatch):
+    """The control: if public keys were not looked at, it would be told."""
+    ed25519 = pytest.importorskip("twh_platform.webhooks.ed25519")
+    monkeypatch.setattr(ed25519, "fault_of_public_key", lambda raw: "")
+
+    for seed in seeds(KEYS)[4:]:
+        with pytest.raises(AssertionError, match="anybody can sign"):
+            judge(seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "what"),
+    [
+        ("standard-ed25519", BODY, BODY + b" ", "body"),
+        ("message-ed25519", b"POST ", b"PUT ", "method"),
+        ("message-ed25519", b"/hooks/7", b"/hooks/8", "URL"),
+    ],
+)
+def test_the_judge_knows_a_forgery_of_a_key_pair(monkeypatch, name, old, new, what):
+    """The control: if every signature were to fit, it would be told."""
+    pytest.importorskip("cryptography")
+    always = "twh_platform.webhooks._candidates._Signature.matches"
+    monkeypatch.setattr(always, lambda *_: True)
+    seed = seeds(name)[0]
+
+    with pytest.raises(AssertionError, match=f"forged {what}"):
+        judge(seed.replace(old, new))
 
 
 GROWING = {

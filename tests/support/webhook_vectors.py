@@ -13,6 +13,7 @@ import hmac
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -60,7 +61,8 @@ def _mac(key: bytes, message: bytes) -> bytes:
 KEY = _seeded("key", 32)
 OLD = _seeded("old key", 32)
 OTHER = _seeded("a key of somebody else", 32)
-PRIVATE = Ed25519PrivateKey.from_private_bytes(_seeded("ed25519", 32))
+SEED = _seeded("ed25519", 32)
+PRIVATE = Ed25519PrivateKey.from_private_bytes(SEED)
 PUBLIC = PRIVATE.public_key().public_bytes_raw()
 
 
@@ -785,6 +787,7 @@ def _secrets() -> Iterator[dict[str, Any]]:
         "whsec_" + _b64(PUBLIC),
     ]:
         yield {"type": "public", "text": text, "result": "invalid"}
+    yield from _other_kinds()
 
 
 def _primitives() -> Iterator[dict[str, Any]]:
@@ -842,6 +845,45 @@ def _primitives() -> Iterator[dict[str, Any]]:
     }
 
 
+def _other_kinds() -> Iterator[dict[str, Any]]:
+    """
+    A key pair's texts where a shared secret is expected; a prefix that belongs to a raw one.
+    """
+    for text in ("a shared secret", "whsec_" + _b64(KEY), "x" * 8, "x" * 64):
+        yield {"type": "raw", "text": text, "result": "valid"}
+    pair = [
+        "whpk_" + _b64(PUBLIC),
+        "whsk_" + _b64(SEED),
+        "whsk_" + _b64(SEED + PUBLIC),
+    ]
+    short = ["whpk_", "whpk_" + "x" * 19, "whsk_" + "x" * 19]
+    for text in [*pair, *short, "", "x" * 7, "x" * 65, " a shared secret", "a shared secret\n"]:
+        yield {"type": "raw", "text": text, "result": "invalid"}
+    for text in pair[1:]:
+        yield {"type": "standard", "text": text, "result": "invalid"}
+        yield {"type": "public", "text": text, "result": "invalid"}
+
+
+def _mistaken() -> Iterator[Case]:
+    """
+    A receiver that was given a key pair's text as its shared secret, and a MAC that fits it.
+    """
+    texts = {"public": ("whpk_", PUBLIC), "private": ("whsk_", SEED)}
+    for s in [*SENDERS, MESSAGE]:
+        for half, (prefix, raw) in texts.items():
+            text = prefix + _b64(raw)
+            entry = {"id": "k1", "type": s.kind}
+            entry |= {"base64": _b64(text.encode())} if s.kind == "raw" else {"text": text}
+            what = f"the {half} key's text as the shared secret"
+            # Those who take a standard secret would have read the bytes behind the prefix.
+            key = text.encode() if s.kind == "raw" else raw
+            if s is MESSAGE:
+                headers = message_headers(sign=partial(_mac, key))
+                yield _message(what, headers, "secret_malformed", keys=[entry])
+            else:
+                yield _case(s, what, s.signed(key=key), "secret_malformed", keys=[entry])
+
+
 def _vectors() -> Iterator[Case]:
     yield from _official()
     for sender in SENDERS:
@@ -853,6 +895,7 @@ def _vectors() -> Iterator[Case]:
     yield from _mixed()
     yield from _asymmetric()
     yield from _messages()
+    yield from _mistaken()
 
 
 def made() -> dict[str, Any]:

@@ -8,6 +8,7 @@ of them is able to fail.
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,9 +82,18 @@ def imports_of(module: str, sources: dict[str, str]) -> Iterator[str]:
     """
     Yield the full names that a module imports, wherever in it the import stands.
     """
-    is_package = module in _packages(sources)
+    yield from _imports(module, sources[module], is_package=module in _packages(sources))
+
+
+# By the text: each control changes one module of some hundreds.
+@functools.cache
+def _imports(module: str, source: str, *, is_package: bool) -> list[str]:
+    return list(_read_imports(module, source, is_package=is_package))
+
+
+def _read_imports(module: str, source: str, *, is_package: bool) -> Iterator[str]:
     here = ["twh_platform", *filter(None, module.split("."))]
-    for node in ast.walk(ast.parse(sources[module])):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -208,8 +219,13 @@ def cycles(sources: dict[str, str]) -> list[str]:
     return []
 
 
-def _packages(sources: dict[str, str]) -> set[str]:
-    return {name.rpartition(".")[0] for name in sources} | {""}
+def _packages(sources: dict[str, str]) -> frozenset[str]:
+    return _packages_among(frozenset(sources))
+
+
+@functools.cache
+def _packages_among(names: frozenset[str]) -> frozenset[str]:
+    return frozenset({name.rpartition(".")[0] for name in names} | {""})
 
 
 # What a bare install does.  Run with -I -S, the interpreter knows no other package.
@@ -280,7 +296,7 @@ def bare_faults(bare: Bare) -> list[str]:
     return faults
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sources() -> dict[str, str]:
     """
     The package as it is.
@@ -288,12 +304,37 @@ def sources() -> dict[str, str]:
     return read_sources(PACKAGE)
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     A copy of the package, to plant faults in.
     """
-    return Path(shutil.copytree(PACKAGE, tmp_path / "twh_platform"))
+    return Path(shutil.copytree(PACKAGE, tmp_path_factory.mktemp("copy") / "twh_platform"))
+
+
+@pytest.fixture(scope="module")
+def clean(copy: Path) -> set[str]:
+    """
+    What is wrong with the copy before anything is planted in it.
+    """
+    return set(bare_faults(import_bare(copy)))
+
+
+@contextmanager
+def planted_in(file: Path, text: str) -> Iterator[None]:
+    """
+    Append *text* to a file, which may be missing, and leave it as it was.
+    """
+    before = file.read_bytes() if file.exists() else None
+    with file.open("a") as end:
+        end.write(f"\n{text}\n")
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
 
 
 @pytest.mark.parametrize(
@@ -358,13 +399,12 @@ def test_a_bare_install_imports_or_says_what_to_install():
         ("__init__.py", "import sys, types; sys.modules['psycopg'] = types.ModuleType('psycopg')"),
     ],
 )
-def test_a_planted_dependency_is_found(module, planted, copy):
+def test_a_planted_dependency_is_found(module, planted, copy, clean):
     """Control: a module that needs more than it says is reported."""
-    before = set(bare_faults(import_bare(copy)))
-    with (copy / module).open("a") as file:
-        file.write(f"\n{planted}\n")
+    with planted_in(copy / module, planted):
+        found = set(bare_faults(import_bare(copy)))
 
-    assert set(bare_faults(import_bare(copy))) - before
+    assert found - clean
 
 
 @pytest.mark.skipif(os.environ.get("TWH_TEST_BARE") != "1", reason="for `nox -s bare`")

@@ -43,6 +43,7 @@ SECRET_VARIABLE = "TWH_WEBHOOK_SECRET"  # noqa: S105 -- the name of a variable
 """The environment variable that has the secret if nothing else is given."""
 
 _request_line = re.compile(rb"\S+ .*HTTP/[0-9.]+|HTTP/[0-9.]+ [0-9]{3}.*").fullmatch
+_KEY_ID: Final = "what the one key is called, for `message`; its fingerprint if it is left out"
 _PROFILES: Final = "standard, svix, twh, stripe, github, shopify, slack, convoy, outpost, message"
 
 
@@ -66,7 +67,7 @@ def add_secrets(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"a variable of the environment with one; {SECRET_VARIABLE} if none is given; repeat",
     )
-    add("--key-id", metavar="ID", help="what the key is called, for `message`; its fingerprint")
+    add("--key-id", metavar="ID", help=_KEY_ID)
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -159,8 +160,9 @@ def read_keyring(
     keys = read_keys(options, profile, lenient=lenient)
     if public:
         keys = [getattr(one, "public", one) for one in keys]
-    named = options.key_id if len(keys) == 1 else ""
-    return Keyring(Key(secret=one, id=named or "") for one in keys)
+    # Of several each keeps its fingerprint: no two have one id.
+    named = (options.key_id or "") if len(keys) == 1 else ""
+    return Keyring(Key(secret=one, id=named) for one in keys)
 
 
 def read_keys(

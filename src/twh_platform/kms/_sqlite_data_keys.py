@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
-from ..errors import ConfigurationError, KeyServiceUnavailableError
+from ..errors import ConfigurationError, KeyServiceUnavailableError, PlatformError
 from ._clock import utc_now
 from ._data_keys import (
     DataKeyRecord,
@@ -24,7 +24,9 @@ from ._data_keys import (
 )
 from ._forks import reset_after_fork
 from ._service import WrappedKey
+from ._sqlite_files import make_for_owner
 from ._sqlite_forks import close_before_fork, using_sqlite
+from ._sqlite_turns import writers_of
 
 __all__ = ["SqliteDataKeyStore"]
 
@@ -84,15 +86,20 @@ class SqliteDataKeyStore:
     """
     Data keys in a file, which is made with mode 0600 if it is missing.
 
-    Calls that run at once have a connection each, writers wait for one another,
-    and a forked child opens its own.  What is overwritten by `destroy` is
-    overwritten in the file too (``secure_delete``), and the write-ahead log is
-    emptied.
+    Calls that run at once have a connection each, writers take turns in the
+    order in which they come, and a forked child opens its own.  What is
+    overwritten by `destroy` is overwritten in the file too (``secure_delete``),
+    and the write-ahead log is emptied.
+
+    Leave the file to SQLite: a process that opens and closes it itself, to copy
+    it for instance, loses its locks of it, and what it commits afterwards can
+    be lost (https://www.sqlite.org/howtocorrupt.html, 2.2).
 
     Args:
-        path: The file; it lies on a local disk.
+        path: The file; it lies on a local disk.  Beside it are SQLite's own
+            and ``NAME.turn``, which is empty.
 
-        timeout: Seconds that a call waits for another writer.
+        timeout: Seconds that a call waits for other writers.
 
         now: The wall clock, for `current`.
 
@@ -112,6 +119,7 @@ class SqliteDataKeyStore:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._path, self._timeout, self._now = Path(path), timeout, now
+        self._writers = writers_of(self._path)
         self.after_fork()
         reset_after_fork(self)
         close_before_fork(self)
@@ -186,7 +194,8 @@ class SqliteDataKeyStore:
             "select distinct tenant_id from twh_data_keys where tenant_id > ? order by 1 limit ?"
         )
         with self._reading() as connection:
-            return [tenant_id for (tenant_id,) in connection.execute(asked, (after, limit))]
+            rows = connection.execute(asked, (after, limit)).fetchall()
+        return [tenant_id for (tenant_id,) in rows]
 
     def destroy(self, tenant_id: str) -> int:
         """
@@ -230,8 +239,7 @@ class SqliteDataKeyStore:
 
     def _prepare(self) -> None:
         with self._failing_clearly():
-            # Made by us, so that nobody else can read it for even a moment.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            make_for_owner(self._path)
         with self._transaction() as connection:
             (version,) = connection.execute("pragma user_version").fetchone()
             if version not in {0, _VERSION}:
@@ -252,18 +260,30 @@ class SqliteDataKeyStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._failing_clearly(), using_sqlite():
             connection = self._taken()
+            sound = False
             try:
                 yield connection
+                sound = True
+            except PlatformError:
+                sound = True  # a refusal of ours, after its transaction has ended
+                raise
             finally:
-                with self._lock:
-                    self._idle.append(connection)
+                # What failed may have a lock still, and would keep everybody out.
+                if sound:
+                    self._give_back(connection)
+                else:
+                    connection.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as connection:
-            # Immediate: two that read first and write then could not both go on.
-            connection.execute("begin immediate")
+        # In line first: the gate of forks is for those who do something.
+        with (
+            self._failing_clearly(),
+            self._writers.turn(self._timeout) as begin,
+            self._reading() as connection,
+        ):
             try:
+                begin(connection)
                 yield connection
                 connection.execute("commit")
             except BaseException:
@@ -290,9 +310,17 @@ class SqliteDataKeyStore:
         connection = sqlite3.connect(
             self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
-        for setting in ("journal_mode = wal", "synchronous = full", "secure_delete = on"):
-            connection.execute(f"pragma {setting}").fetchone()
+        try:
+            for setting in ("journal_mode = wal", "synchronous = full", "secure_delete = on"):
+                connection.execute(f"pragma {setting}").fetchone()
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            self._idle.append(connection)
 
 
 def _row(record: DataKeyRecord) -> tuple[Any, ...]:

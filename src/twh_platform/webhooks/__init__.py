@@ -9,9 +9,11 @@ for Ed25519 are in `twh_platform.webhooks.ed25519`.
 from ._announcements import ReplayStoreDown, WebhookRefused, WebhookReplayed, WebhookVerified
 from ._body_limit import BodyLimitMiddleware
 from ._causes import Cause
+from ._delivery import Delivery, delivery_of
 from ._doctor import Diagnosis, diagnose
 from ._endpoint import WebhookEndpoint
 from ._keyring import Key, Keyring, KeyState
+from ._memory_replay import MemoryReplayStore
 from ._middleware import WebhookMiddleware, verified_webhook, webhook_delivery
 from ._payload import parse_json
 from ._profiles import (
@@ -34,17 +36,15 @@ from ._replay import (
     Claim,
     ClaimState,
     ClaimToken,
-    Delivery,
-    MemoryReplayStore,
     Replay,
     ReplayStore,
     Retention,
-    delivery_of,
 )
 from ._secrets import RawSecret, StandardSecret
 from ._security_headers import SecurityHeaders, SecurityHeadersMiddleware
 from ._sign import SignedRequest, Signer, new_event_id, sign
-from ._stored_keys import StoredKeys, stored_keyring
+from ._stored_keyring import stored_keyring
+from ._stored_keys import StoredKeys
 from ._verify import Verification, Verified, Verifier, verify
 
 __all__ = [

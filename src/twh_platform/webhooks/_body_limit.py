@@ -11,7 +11,7 @@ from typing import Final
 
 from .._asgi import ASGIApp, Message, Receive, Scope, Send, header_values, request_id
 from ..errors import ConfigurationError, WebhookError
-from ._body_length import declared_length, length_invalid, length_problem, too_large
+from ._body_length import announced, length_invalid, length_problem, too_large
 from ._path_table import PathTable
 
 __all__ = ["BodyLimitMiddleware"]
@@ -149,7 +149,7 @@ class _Body:
         Whether the app is called: what the headers say of the body is no reason not to.
         """
         try:
-            self._declared = declared_length(self._scope)
+            self._declared, _ = announced(self._scope)
             if self._declared is not None and self._declared > self._limit:
                 raise too_large(self._limit)
         except WebhookError as error:

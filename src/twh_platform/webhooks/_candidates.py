@@ -14,7 +14,7 @@ from ..errors import WebhookUsageError
 from ._headers import Token
 from ._keyring import Key
 from ._profiles import Profile, Scheme
-from ._secrets import Hash, HmacSecret, SignatureKey
+from ._secrets import Hash, HmacSecret, VerifyingKey
 
 __all__ = ["ENCODINGS", "Candidate", "MacCandidate", "Running", "candidates_of"]
 
@@ -98,7 +98,7 @@ class MacCandidate(_Candidate):
         return found
 
 
-class _Whole:
+class _Collected:
     # Ed25519 reads the message twice, so it has to be there as a whole.
     __slots__ = ("parts",)
 
@@ -124,15 +124,15 @@ class _Signature(_Candidate):
 
     __slots__ = ("_fits",)
 
-    def __init__(self, key: Key, name: str, secret: SignatureKey) -> None:
+    def __init__(self, key: Key, name: str, secret: VerifyingKey) -> None:
         super().__init__(key, name)
         self._fits = secret.fits
 
     def begin(self, head: bytes) -> Running:
-        return _Whole(head)
+        return _Collected(head)
 
     def whole(self, head: bytes, body: Any) -> Any:
-        running = _Whole(head)
+        running = _Collected(head)
         running.update(body)
         return running
 
@@ -155,7 +155,7 @@ def candidates_of(key: Key, profile: Profile) -> Iterator[Candidate]:
     """
     secret, kind = key.secret, key.secret.kind
     fitting = [(name, one) for name, one in profile.schemes.items() if kind in one.kinds]
-    if not fitting or not isinstance(secret, (HmacSecret, SignatureKey)):
+    if not fitting or not isinstance(secret, (HmacSecret, VerifyingKey)):
         message = f"profile {profile.name!r} does not verify with a {type(secret).__name__}"
         raise WebhookUsageError(message, code="secret_type_invalid")
     for name, scheme in fitting:

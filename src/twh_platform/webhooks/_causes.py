@@ -1,13 +1,14 @@
 """
-Why a webhook can be refused, and what to look at then.
+Why a webhook can be refused, what to look at then, and both together: a diagnosis.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["REMEDIES", "Cause"]
+__all__ = ["REMEDIES", "Cause", "Diagnosis"]
 
 
 class Cause(StrEnum):
@@ -172,3 +173,38 @@ REMEDIES: Final[dict[Cause, str]] = {
     Cause.HEADER_MALFORMED: _HEADERS,
     Cause.HEADERS_MIXED: _HEADERS,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """
+    Why a webhook was refused.
+
+    It has nothing of a secret, of a body or of a signature in it, and no text of
+    the sender's: it can be logged.  It is not for the sender, whom it would help
+    to forge.
+
+    Attributes:
+        cause: The probable cause.
+
+        how: How it was found, in a sentence.
+
+        code: That of the error; "" if the signature holds.
+
+        proven: Whether the signature holds once this one thing is undone.
+
+        key_id: The key that it then is of, "" if none was found.
+    """
+
+    cause: Cause
+    how: str
+    code: str = ""
+    proven: bool = False
+    key_id: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """
+        What to look at first.
+        """
+        return REMEDIES.get(self.cause, "")

@@ -18,7 +18,7 @@ class WebhookEndpoint:
     """
     Where a webhook comes in: what it is verified with, and whose it is.
 
-    Args:
+    Attributes:
         keys: Its keys, or a `Verifier` that is kept for it, which is faster.
 
         id: Its name among the endpoints of its owner.  What was sent to one is not

@@ -21,11 +21,20 @@ from ._causes import Cause
 from ._payload import parse_json
 from ._profiles import PROFILES, Profile
 
-__all__ = ["Guess", "body_guesses", "head_guesses", "secret_guesses", "url_guesses"]
+__all__ = [
+    "Guess",
+    "any_base64",
+    "body_guesses",
+    "head_as_it_came",
+    "head_guesses",
+    "secret_guesses",
+    "url_guesses",
+]
 
 LARGEST_REWRITTEN: Final = 262_144
 LARGEST_INDENTED: Final = 65_536
 _NEAR_SECONDS: Final = 60
+_LONGEST_STAMP: Final = 16
 _BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
 _SPACES: Final = b" \t\r\n"
@@ -159,12 +168,18 @@ def secret_guesses(secret: str | bytes) -> Iterator[Guess]:
             yield Guess(Cause.SECRET_NOT_DECODED, was, f"the secret decoded from {encoding}")
 
 
-def _unpadded(text: bytes) -> bytes:
+def any_base64(text: bytes) -> bytes:
+    """
+    Decode base64 in either alphabet, padded or not.
+
+    Raises:
+        ValueError: If it is none.
+    """
     standard = text.translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
     return binascii.a2b_base64(standard + b"=" * (-len(standard) % 4), strict_mode=True)
 
 
-_DECODERS: Final = (("base64", _unpadded), ("hexadecimal", binascii.unhexlify))
+_DECODERS: Final = (("base64", any_base64), ("hexadecimal", binascii.unhexlify))
 
 
 def head_guesses(profile: Profile, event: bytes, stamp: bytes) -> Iterator[Guess]:
@@ -175,16 +190,19 @@ def head_guesses(profile: Profile, event: bytes, stamp: bytes) -> Iterator[Guess
     for one in PROFILES.values():
         if ("{id}" in one.head and not event) or ("{timestamp}" in one.head and not stamp):
             continue
-        head = _head(one.head, event, stamp)
-        if one.head not in used and head != _head(profile.head, event, stamp):
+        head = head_as_it_came(one.head, event, stamp)
+        if one.head not in used and head != head_as_it_came(profile.head, event, stamp):
             used.add(one.head)
             yield Guess(Cause.OTHER_PROFILE, head, f"as the profile {one.name} signs")
     yield from _other_ids(profile, event, stamp)
     yield from _other_times(profile, event, stamp)
 
 
-def _head(head: str, event: bytes, stamp: bytes) -> bytes:
-    return head.encode().replace(b"{id}", event).replace(b"{timestamp}", stamp)
+def head_as_it_came(head: str, event: bytes, stamp: bytes) -> bytes:
+    """
+    What is signed before the body, also with an id or a timestamp that is malformed.
+    """
+    return head.encode().replace(b"{timestamp}", stamp).replace(b"{id}", event)
 
 
 def _other_ids(profile: Profile, event: bytes, stamp: bytes) -> Iterator[Guess]:
@@ -193,20 +211,20 @@ def _other_ids(profile: Profile, event: bytes, stamp: bytes) -> Iterator[Guess]:
     bare = event.partition(b"_")[2]
     spellings = {event.lower(), event.upper(), event.strip(), bare, b"msg_" + event} - {event, b""}
     for was in sorted(spellings):
-        head = _head(profile.head, was, stamp)
+        head = head_as_it_came(profile.head, was, stamp)
         yield Guess(Cause.ID_CHANGED, head, "with the id in another spelling")
 
 
 def _other_times(profile: Profile, event: bytes, stamp: bytes) -> Iterator[Guess]:
-    if "{timestamp}" not in profile.head or not stamp.isdigit() or len(stamp) > len("9" * 16):
+    if "{timestamp}" not in profile.head or not stamp.isdigit() or len(stamp) > _LONGEST_STAMP:
         return
     seconds = int(stamp)
     for was in (seconds * 1000, seconds // 1000):
-        head = _head(profile.head, event, b"%d" % was)
+        head = head_as_it_came(profile.head, event, b"%d" % was)
         yield Guess(Cause.TIMESTAMP_MILLISECONDS, head, "with a thousandth, or the thousandfold")
     for step in range(1, _NEAR_SECONDS + 1):
         for off in (-step, step):
-            head = _head(profile.head, event, b"%d" % (seconds + off))
+            head = head_as_it_came(profile.head, event, b"%d" % (seconds + off))
             how = f"with a timestamp {step} s {'earlier' if off < 0 else 'later'}"
             yield Guess(Cause.TIMESTAMP_CHANGED, head, how)
 

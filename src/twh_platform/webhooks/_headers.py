@@ -4,6 +4,7 @@ The headers of a webhook: exactly one of each, short, and in the one form they h
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
@@ -19,6 +20,7 @@ __all__ = [
     "Token",
     "in_lower_case",
     "timestamp_of",
+    "usual_head",
     "valid_id",
 ]
 
@@ -29,6 +31,7 @@ Token: TypeAlias = tuple[bytes, bytes]
 """The name of a scheme, and a signature."""
 
 Signatures: TypeAlias = tuple[bytes, list[Token]]
+"""A timestamp, empty if the header has none, and the signatures."""
 
 LONGEST_HEADER: Final = 8_192
 MOST_TOKENS: Final = 16
@@ -36,6 +39,9 @@ MOST_TOKENS: Final = 16
 LONGEST_ID: Final = 256
 LONGEST_TIMESTAMP: Final = 12
 _ID: Final = (string.ascii_letters + string.digits + "_-").encode()
+
+usual_head: Final = re.compile(rb"[A-Za-z0-9_-]{1,256}+\.[1-9][0-9]{0,11}+\.").fullmatch
+"""`valid_id` and `timestamp_of` in one, for the ``{id}.{timestamp}.`` of Standard Webhooks."""
 
 
 def valid_id(text: bytes) -> bool:

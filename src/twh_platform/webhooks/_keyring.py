@@ -43,13 +43,17 @@ class Key:
     Attributes:
         secret: What is signed or verified with.
 
-        id: What `Verified.key_id` says; its fingerprint if nothing is given.
+        id: What `Verified.key_id` says; the secret's fingerprint if "" is given.
 
         state: What it is good for.
 
-        not_before: Unix seconds from which on it is good for it.
+        not_before: Unix seconds from which on it is good; from ever if None.
 
-        not_after: The last second at which it is.
+        not_after: The last second at which it is good; for ever if None.
+
+    Raises:
+        twh_platform.errors.WebhookUsageError: With code ``secret_type_invalid``, if the
+            secret is a text or bytes.
     """
 
     secret: WebhookKey
@@ -83,10 +87,15 @@ class Keyring:
 
     It does not change: each step of a rotation returns another one.
 
-        old = Keyring([Key(secret=first)])
-        both = old.add(Key(secret=second, state=KeyState.PENDING))
-        turned = both.activate(second.fingerprint)   # the first is retiring now
-        new = turned.revoke(first.fingerprint)
+        >>> from twh_platform.webhooks import StandardSecret
+        >>> first, second = StandardSecret.generate(), StandardSecret.generate()
+        >>> old = Keyring([Key(secret=first, id="first")])
+        >>> both = old.add(Key(secret=second, id="second", state=KeyState.PENDING))
+        >>> turned = both.activate("second")
+        >>> turned
+        Keyring(second: active, first: retiring)
+        >>> turned.revoke("first")
+        Keyring(second: active, first: revoked)
 
     Args:
         keys: At most 10.
@@ -105,10 +114,8 @@ class Keyring:
         self.keys = tuple(keys)
         if len(self.keys) > MOST_KEYS:
             raise WebhookError(f"a keyring has at most {MOST_KEYS} keys", code="keyring_full")
-        for what in ("id", "fingerprint"):
-            seen = [one.id if what == "id" else one.secret.fingerprint for one in self.keys]
-            if len(set(seen)) < len(seen):
-                raise WebhookError(f"two keys have the same {what}", code="key_duplicate")
+        _check_distinct("id", [one.id for one in self.keys])
+        _check_distinct("fingerprint", [one.secret.fingerprint for one in self.keys])
         self.timeless = all(one.not_before is one.not_after is None for one in self.keys)
 
     def __iter__(self) -> Iterator[Key]:
@@ -137,17 +144,21 @@ class Keyring:
     def add(self, key: Key) -> Keyring:
         """
         With another key, first in the order.
+
+        Raises:
+            twh_platform.errors.WebhookError: With code ``keyring_full`` or
+                ``key_duplicate``.
         """
         return Keyring((key, *self.keys))
 
     def activate(self, key_id: str, *, until: float | None = None) -> Keyring:
         """
-        With that key active, and those that were retiring.
+        With that key active, and those that were active retiring.
 
         Args:
             key_id: Which.
 
-            until: The last second at which the retiring ones are good.
+            until: The last second, in Unix time, at which those are good; no end if None.
 
         Raises:
             twh_platform.errors.WebhookError: With code ``key_unknown``, or
@@ -183,6 +194,11 @@ class Keyring:
 
     def _each(self, step: Callable[[Key], Key]) -> Keyring:
         return Keyring(step(one) for one in self.keys)
+
+
+def _check_distinct(what: str, values: list[str]) -> None:
+    if len(set(values)) < len(values):
+        raise WebhookError(f"two keys have the same {what}", code="key_duplicate")
 
 
 Keys: TypeAlias = Keyring | WebhookKey | Iterable[WebhookKey]

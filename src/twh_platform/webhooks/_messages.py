@@ -33,6 +33,8 @@ __all__ = [
     "BodyDigest",
     "MessageReader",
     "checked_key_id",
+    "checked_method",
+    "checked_url",
     "content_digest",
     "signature_base",
     "signed_message",

@@ -2,7 +2,7 @@
 What holds for which path: exact paths, whole subtrees, and a value for each.
 
 A path that can be read in two ways is found under none, so that whoever asks can
-take the strictest value there.
+take the strictest value there.  Why `VerifiedPaths` is not one of these is said there.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
 from .._asgi import Scope, route_path
-from ..errors import ConfigurationError
+from ._paths import read_pattern
 
 __all__ = ["PathTable"]
 
 T = TypeVar("T")
 
-_PATTERN: Final = re.compile(r"/|/\*|(?:/[A-Za-z0-9._~-]+)+/?|(?:/[A-Za-z0-9._~-]+)+/\*")
 # Backslash, a second layer of percent-encoding, control characters.
 _DOUBTFUL: Final = re.compile(r"[\\%\x00-\x1f\x7f]")
 
@@ -28,7 +27,8 @@ class PathTable(Generic[T]):
     Values by path: ``/webhooks/stripe`` alone, ``/webhooks/*`` for all below it.
 
     An exact path goes before a subtree, and a longer subtree before a shorter.  It
-    stands for itself with a slash behind it, too: frameworks differ there.
+    stands for itself with a slash behind it, too: frameworks differ there.  Of two
+    readings of a path it cannot say which the app takes: ask `doubtful` first.
 
     Args:
         values: By path, as the app inside routes on it.
@@ -43,13 +43,11 @@ class PathTable(Generic[T]):
         self._exact: dict[str, T] = {}
         subtrees: list[tuple[str, T]] = []
         for pattern, value in values.items():
-            if not _PATTERN.fullmatch(pattern) or {".", ".."} & set(pattern.split("/")):
-                message = f"path {pattern!r} is not like '/webhooks' or '/webhooks/*'"
-                raise ConfigurationError(message)
-            if pattern.endswith("/*"):
-                subtrees.append((pattern[:-1], value))
+            path, is_subtree = read_pattern(pattern)
+            if is_subtree:
+                subtrees.append((path, value))
             else:
-                self._exact[pattern] = value
+                self._exact[path] = value
         self._subtrees = sorted(subtrees, key=lambda one: -len(one[0]))
 
     def __bool__(self) -> bool:

@@ -22,9 +22,9 @@ _NEUTRAL: Final[Point] = (0, 1, 1, 0)
 @functools.lru_cache(maxsize=1024)
 def fault_of_public_key(raw: bytes) -> str:
     """
-    Say what is wrong with a public key: "" if nothing is.
+    Say which rule a public key breaks, as what a key is: "" if it breaks none.
 
-    It is the canonical spelling (section 5.1.3) of a point other than the neutral
+    A key is the canonical spelling (section 5.1.3) of a point other than the neutral
     one, in the group of prime order.  A key of small order, for which anybody can
     make signatures, is not; neither is one that verifiers disagree about.
     """

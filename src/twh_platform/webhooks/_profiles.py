@@ -9,7 +9,7 @@ with `dataclasses.replace`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
@@ -163,16 +163,14 @@ STANDARD: Final = Profile(
 )
 """Standard Webhooks 1.0.0; what is signed with if nothing else is said."""
 
-SVIX: Final = Profile(
+SVIX: Final = replace(
+    STANDARD,
     name="svix",
-    form=Form.SPACED,
     signature_header="svix-signature",
     id_header="svix-id",
     timestamp_header="svix-timestamp",
-    head="{id}.{timestamp}.",
-    schemes=_schemes(v1=Scheme(), v1a=_ED25519),
 )
-"""The same under other names."""
+"""Standard Webhooks under other names of headers."""
 
 TWH: Final = Profile(
     name="twh",
@@ -180,7 +178,7 @@ TWH: Final = Profile(
     signature_header="x-twh-signature",
     id_header="x-twh-id",
     head="{id}.{timestamp}.",
-    schemes=_schemes(v1=Scheme(encoding="hex", kinds=frozenset({"standard"}))),
+    schemes=_schemes(v1=Scheme(encoding="hex")),
 )
 """``X-TWH-Signature: t=TIMESTAMP,v1=HEX``, and the id in ``X-TWH-Id``."""
 
@@ -220,6 +218,7 @@ SLACK: Final = Profile(
     schemes=_schemes(v0=_HEX),
     several=False,
 )
+"""The time is signed, and no id."""
 
 CONVOY: Final = Profile(
     name="convoy",

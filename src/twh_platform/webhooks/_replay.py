@@ -1,5 +1,5 @@
 """
-Handling a webhook once: what names a delivery, how long it is remembered, and by whom.
+Handling a webhook once: how long a delivery is remembered, and by whom.
 
 A delivery is claimed before it is handled and committed after.  What was claimed and
 is neither committed nor released, because its process died, is free again when its
@@ -9,34 +9,23 @@ lease ends.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import secrets
-import threading
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
-from hashlib import sha256
-from typing import Any, Final, Literal, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeVar, runtime_checkable
 
 from ..errors import BackendUnavailableError, ConfigurationError, WebhookError
-from ..tenancy._context import current_tenant
-from ._verify import Body, Verified
 
 __all__ = [
-    "KEY_BYTES",
     "NONCE_BYTES",
     "Claim",
     "ClaimState",
     "ClaimToken",
-    "Delivery",
-    "MemoryReplayStore",
     "Replay",
     "ReplayStore",
     "Retention",
-    "checked_key",
     "conflict",
-    "delivery_of",
     "kept",
     "new_nonce",
     "replayed",
@@ -46,72 +35,10 @@ __all__ = [
 T = TypeVar("T")
 
 NONCE_BYTES: Final = 16
-KEY_BYTES: Final = 32
 
 _DAY: Final = 86_400.0
 # The ten attempts of Standard Webhooks' example take 75 h 35 min, and a tenth for jitter.
 _HORIZON: Final = 3.5 * _DAY
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """
-    What a verified webhook is remembered by; made by `delivery_of`.
-
-    Attributes:
-        key: 32 bytes, the same for every attempt: a hash of the tenant, the endpoint,
-            the profile and the signed id.  Where no id is signed, of the signed time
-            and body instead, so that only the very same message is the same.
-
-        fingerprint: SHA-256 of the body.
-
-        window: Seconds for which its signature is good, before and after its time;
-            whoever claims it remembers it for longer.  0 if that is not known.
-    """
-
-    key: bytes
-    fingerprint: bytes
-    window: float = field(default=0.0, compare=False)
-
-
-def delivery_of(
-    verified: Verified,
-    body: Body | None = None,
-    *,
-    endpoint: str = "",
-    tenant_id: str | None = None,
-    fingerprint: bytes | None = None,
-    window: float = 0.0,
-) -> Delivery:
-    """
-    Name a delivery, by nothing but what its signature covers and who we are.
-
-    Args:
-        verified: What `verify` has returned.
-
-        body: The bytes that were verified.
-
-        endpoint: The endpoint's id: what was sent to one is not known to another.
-
-        tenant_id: Whose endpoint it is; the current tenant's if None.
-
-        fingerprint: SHA-256 of the body, instead of the body.
-
-        window: Seconds for which its signature is good, before and after its time.
-    """
-    if tenant_id is None:
-        tenant = current_tenant()
-        tenant_id = "" if tenant is None else tenant.id
-    if fingerprint is None:
-        fingerprint = sha256(b"" if body is None else body).digest()
-    said = [tenant_id.encode(), endpoint.encode(), verified.profile.encode()]
-    if verified.id:
-        said += [b"id", verified.id.encode()]
-    else:
-        said += [b"content", b"%d" % verified.timestamp, fingerprint]
-    # Each with its length before it, so that no two lists have one spelling.
-    spelled = b"".join(len(one).to_bytes(4, "big") + one for one in said)
-    return Delivery(key=sha256(spelled).digest(), fingerprint=fingerprint, window=window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,130 +225,11 @@ class Replay:
             raise ConfigurationError(message)
 
 
-@dataclass(slots=True)
-class _Kept:
-    fingerprint: bytes
-    nonce: bytes
-    ends_at: float
-    done: bool = False
-
-
-@final
-class MemoryReplayStore:
-    """
-    Remembers deliveries in this process: for one process alone, and until it ends.
-
-    A second replica, or the same one after a restart, knows nothing of them.
-
-        >>> store = MemoryReplayStore()
-
-    Args:
-        most: How many are remembered.  When it is full it is unavailable: it forgets
-            nothing early, as that would let a delivery in again.  It is for all that
-            share the store: one sender's deliveries can fill it for the others, and
-            100,000 in four days are one in three seconds and a half.
-
-        clock: Seconds that never go back.
-
-    Raises:
-        twh_platform.errors.ConfigurationError: If *most* is not above zero.
-    """
-
-    def __init__(self, *, most: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
-        if most < 1:
-            message = f"most={most!r} is not above zero"
-            raise ConfigurationError(message)
-        self._most = most
-        self._clock = clock
-        self._kept: dict[bytes, _Kept] = {}
-        self._ends: list[tuple[float, bytes]] = []
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    async def claim(self, key: bytes, fingerprint: bytes, *, lease: float, ttl: float) -> Claim:
-        """
-        See `ReplayStore.claim`.
-
-        Raises:
-            twh_platform.errors.BackendUnavailableError: With code
-                ``replay_store_full``.
-        """
-        checked_key(key, fingerprint)
-        with self._lock:
-            self._sweep()
-            if kept := self._kept.get(key):
-                return Claim(state=_state(kept.fingerprint == fingerprint, done=kept.done))
-            if len(self._kept) >= self._most:
-                message = f"{self._most} deliveries are remembered already"
-                raise BackendUnavailableError(message, code="replay_store_full")
-            token = ClaimToken(key=key, fingerprint=fingerprint, nonce=new_nonce(), ttl=ttl)
-            self._keep(token, lease, done=False)
-        return Claim(state=ClaimState.NEW, token=token)
-
-    async def commit(self, token: ClaimToken) -> bool:
-        """
-        See `ReplayStore.commit`.
-        """
-        with self._lock:
-            self._sweep()
-            kept = self._kept.get(token.key)
-            if kept is not None and kept.nonce != token.nonce:
-                return False
-            self._keep(token, token.ttl, done=True)
-        return True
-
-    async def release(self, token: ClaimToken) -> bool:
-        """
-        See `ReplayStore.release`.
-        """
-        with self._lock:
-            self._sweep()
-            kept = self._kept.get(token.key)
-            if kept is None or kept.nonce != token.nonce or kept.done:
-                return False
-            del self._kept[token.key]
-        return True
-
-    def _keep(self, token: ClaimToken, seconds: float, *, done: bool) -> None:
-        ends_at = self._clock() + seconds
-        self._kept[token.key] = _Kept(token.fingerprint, token.nonce, ends_at, done)
-        heapq.heappush(self._ends, (ends_at, token.key))
-
-    def _sweep(self) -> None:
-        now = self._clock()
-        while self._ends and self._ends[0][0] <= now:
-            _, key = heapq.heappop(self._ends)
-            # A claim that was committed or released has an entry of before.
-            if (kept := self._kept.get(key)) and kept.ends_at <= now:
-                del self._kept[key]
-
-
-def _state(same: object, *, done: bool) -> ClaimState:
-    if not same:
-        return ClaimState.CONFLICT
-    return ClaimState.DONE if done else ClaimState.BUSY
-
-
 def new_nonce() -> bytes:
     """
     Whose claim it is: 16 random bytes.
     """
     return secrets.token_bytes(NONCE_BYTES)
-
-
-def checked_key(key: object, fingerprint: object) -> None:
-    """
-    Return if these are a delivery's.
-
-    Raises:
-        twh_platform.errors.ConfigurationError: With code ``delivery_invalid``.
-    """
-    for one in (key, fingerprint):
-        if not isinstance(one, bytes) or len(one) != KEY_BYTES:
-            message = f"a delivery's key and fingerprint are {KEY_BYTES} bytes: see delivery_of()"
-            raise ConfigurationError(message, code="delivery_invalid")
 
 
 def store_unavailable(what: str, cause: BaseException) -> BackendUnavailableError:

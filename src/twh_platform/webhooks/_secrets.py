@@ -20,9 +20,9 @@ from ..errors import WebhookError
 __all__ = [
     "HmacSecret",
     "RawSecret",
-    "SignatureKey",
     "SigningKey",
     "StandardSecret",
+    "VerifyingKey",
     "WebhookKey",
     "decoded",
     "encoded",
@@ -34,7 +34,7 @@ _OUTER: Final = bytes(one ^ 0x5C for one in range(256))
 
 LEAST_STANDARD_BYTES: Final = 24
 LEAST_RAW_BYTES: Final = 8
-_ED25519: Final = (b"whpk_", b"whsk_")
+_ED25519_PREFIXES: Final = (b"whpk_", b"whsk_")
 _LONGEST_TEXT: Final = 128
 MOST_BYTES: Final = 64
 """Longer HMAC keys are hashed first, and so equal to a shorter one."""
@@ -129,7 +129,7 @@ class HmacSecret(WebhookKey):
         return pads
 
 
-class SignatureKey(WebhookKey):
+class VerifyingKey(WebhookKey):
     """
     A public key: `twh_platform.webhooks.ed25519.PublicKey`.
     """
@@ -229,7 +229,7 @@ class RawSecret(HmacSecret):
         if not LEAST_RAW_BYTES <= len(raw) <= MOST_BYTES:
             sizes = f"{LEAST_RAW_BYTES} to {MOST_BYTES} bytes"
             raise malformed(f"has {sizes}, or is as much ASCII without a space at its ends")
-        if raw.startswith(_ED25519):
+        if raw.startswith(_ED25519_PREFIXES):
             raise malformed("is shared, and no key of Ed25519: give that as what it is")
         self._take(raw)
 

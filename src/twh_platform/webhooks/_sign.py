@@ -4,7 +4,6 @@ Signing a webhook: the bytes that are signed are the bytes to send.
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Final, TypeAlias, final
 
 from ..errors import WebhookError, WebhookUsageError
 from ._candidates import ENCODINGS
-from ._headers import LONGEST_TIMESTAMP, valid_id
+from ._headers import LONGEST_TIMESTAMP, usual_head, valid_id
 from ._keyring import Key, Keys, keyring_of
 from ._messages import signed_message
 from ._profiles import STANDARD, Form, Profile, Scheme
@@ -58,8 +57,11 @@ class Signer:
     """
     Signs the webhooks for one endpoint; make it once and use it for all.
 
-        signer = Signer(StandardSecret(text))
-        request = signer.sign(body, event_id=event_id)
+        >>> from twh_platform.webhooks import StandardSecret
+        >>> signer = Signer(StandardSecret.generate())
+        >>> sent = signer.sign(b'{"type":"order.paid"}', event_id="msg_1")
+        >>> sent.headers["webhook-id"]
+        'msg_1'
 
     Sign each attempt anew, with the same id: receivers refuse an old timestamp.
 
@@ -139,17 +141,7 @@ class Signer:
         if not parts:
             raise WebhookError("no key is active", code="no_signing_key")
         if profile.form is Form.MESSAGE:
-            key_id, name, make = parts[0]
-            headers = signed_message(
-                body,
-                event=event,
-                seconds=seconds,
-                method=method,
-                url=url,
-                key_id=key_id,
-                algorithm=name,
-                sign=lambda base: make(base, b""),
-            )
+            headers = _message_headers(parts[0], body, event, seconds, method=method, url=url)
         else:
             head = profile.signed_head(event.encode(), stamp.encode())
             signatures = [(name, make(head, body).decode()) for _, name, make in parts]
@@ -196,6 +188,8 @@ def sign(
 
     Raises:
         twh_platform.errors.WebhookError: See `Signer.sign`.
+
+        twh_platform.errors.WebhookUsageError: See `Signer` and `Signer.sign`.
     """
     signer = Signer(keys, profile=profile)
     return signer.sign(body, event_id=event_id, timestamp=timestamp, method=method, url=url)
@@ -240,7 +234,6 @@ def _usual_of(profile: Profile, parts: Sequence[_Part]) -> _Usual:
     names = profile.id_header, profile.timestamp_header, profile.signature_header
     id_header, timestamp_header, signature_header = names
     prefix = f"{scheme},"
-    well_formed = re.compile(rb"[A-Za-z0-9_-]{1,256}+\.[1-9][0-9]{0,11}+\.").fullmatch
 
     def usual(body: bytes, event: str | None, now: float) -> SignedRequest | None:
         if type(now) is not float or type(event) is not str:
@@ -251,7 +244,7 @@ def _usual_of(profile: Profile, parts: Sequence[_Part]) -> _Usual:
             head = f"{event}.{stamp}.".encode()
         except (ValueError, OverflowError):
             return None
-        if well_formed(head) is None:
+        if usual_head(head) is None:
             return None
         headers = {
             id_header: event,
@@ -336,6 +329,22 @@ def _headers(
         headers[profile.timestamp_header] = stamp
     headers[profile.signature_header] = _WRITE[profile.form](stamp, signatures)
     return headers
+
+
+def _message_headers(
+    part: _Part, body: bytes, event: str, seconds: int, *, method: str, url: str
+) -> dict[str, str]:
+    key_id, scheme, make = part
+    return signed_message(
+        body,
+        event=event,
+        seconds=seconds,
+        method=method,
+        url=url,
+        key_id=key_id,
+        algorithm=scheme,
+        sign=lambda base: make(base, b""),
+    )
 
 
 def _prefixed(_: str, signatures: list[tuple[str, str]]) -> str:

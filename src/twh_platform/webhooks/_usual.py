@@ -8,7 +8,6 @@ what is usual: the two are held to that by a property test.
 
 from __future__ import annotations
 
-import re
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
@@ -16,7 +15,7 @@ from operator import itemgetter
 from typing import Any, Final, Literal, TypeAlias
 
 from ._candidates import Candidate, MacCandidate
-from ._headers import MOST_TOKENS, in_lower_case
+from ._headers import MOST_TOKENS, in_lower_case, usual_head
 from ._profiles import Form, Profile
 from ._verified import Verified
 
@@ -53,7 +52,7 @@ def usual_of(
     earliest = -future
     prefix = f"{scheme},"
     whole = len(prefix) + candidate.length
-    well_formed = re.compile(rb"[A-Za-z0-9_-]{1,256}+\.[1-9][0-9]{0,11}+\.").fullmatch
+    well_formed = usual_head
     key_id, name = candidate.key.id, profile.name
 
     def usual(body: Body, headers: Any) -> Verified | Literal[False] | None:

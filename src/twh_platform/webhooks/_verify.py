@@ -22,7 +22,8 @@ __all__ = ["Body", "Verification", "Verified", "Verifier", "verify"]
 _Comparing: TypeAlias = tuple[Sequence[Candidate | BodyDigest], Callable[[], WebhookError]]
 """What may have made the signature, and what is raised if none of it has."""
 
-_Claim: TypeAlias = tuple[bytes, int, int, list[Token], bytes, _Comparing]
+_Stated: TypeAlias = tuple[bytes, int, int, list[Token], bytes, _Comparing]
+"""The id, the timestamp, the age, the signatures, what is signed before the body, and the keys."""
 
 
 @final
@@ -30,8 +31,12 @@ class Verifier:
     """
     Verifies the webhooks of one endpoint; make it once and use it for all.
 
-        verifier = Verifier(StandardSecret(text))
-        verified = verifier.verify(body, scope["headers"])
+        >>> from twh_platform.webhooks import StandardSecret, sign
+        >>> secret = StandardSecret.generate()
+        >>> verifier = Verifier(secret)
+        >>> sent = sign(b"{}", secret, event_id="msg_1")
+        >>> verifier.verify(sent.body, sent.headers).id
+        'msg_1'
 
     The signature covers the bytes as they came: what a framework has parsed and
     written again is other bytes.  It may be used by several threads.
@@ -138,7 +143,7 @@ class Verifier:
             error = new_error(WebhookError, MISMATCH)
             error.code = "signature_mismatch"
             raise error
-        event, timestamp, age, tokens, head, comparing = self._claim(headers, method, url)
+        event, timestamp, age, tokens, head, comparing = self._stated(headers, method, url)
         candidates, refusal = comparing
         found = None
         # Each key is tried, also after one that matched.
@@ -168,9 +173,9 @@ class Verifier:
             twh_platform.errors.WebhookError: If the headers alone show that it
                 will not hold.
         """
-        return Verification(self.profile, self._claim(headers, method, url))
+        return Verification(self.profile, self._stated(headers, method, url))
 
-    def _claim(self, headers: Headers, method: str, url: str) -> _Claim:
+    def _stated(self, headers: Headers, method: str, url: str) -> _Stated:
         profile = self.profile
         now = self._clock()
         if self._message is not None:
@@ -216,8 +221,8 @@ class Verification:
 
     __slots__ = ("_facts", "_profile", "_refusal", "_running", "_tokens")
 
-    def __init__(self, profile: Profile, claim: _Claim) -> None:
-        event, timestamp, age, tokens, head, (candidates, self._refusal) = claim
+    def __init__(self, profile: Profile, stated: _Stated) -> None:
+        event, timestamp, age, tokens, head, (candidates, self._refusal) = stated
         self._profile = profile
         self._facts = event, timestamp, age
         self._tokens = tokens
@@ -263,7 +268,11 @@ def verify(
     """
     Verify a webhook, in one line; a `Verifier` that is kept is faster.
 
-        verified = verify(request.body, request.headers, StandardSecret(text))
+        >>> from twh_platform.webhooks import StandardSecret, sign
+        >>> secret = StandardSecret.generate()
+        >>> sent = sign(b"{}", secret)
+        >>> verify(sent.body, sent.headers, secret).profile
+        'standard'
 
     Args:
         body: The bytes as they came.
@@ -282,6 +291,8 @@ def verify(
 
     Raises:
         twh_platform.errors.WebhookError: For everything that does not hold.
+
+        twh_platform.errors.WebhookUsageError: See `Verifier` and `Verifier.verify`.
     """
     verifier = Verifier(keys, profile=profile, clock=clock)
     return verifier.verify(body, headers, method=method, url=url)

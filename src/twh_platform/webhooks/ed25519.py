@@ -12,7 +12,7 @@ from .._extras import missing_extra
 from .._hidden import HiddenBytes
 from ..errors import BackendUnavailableError, WebhookError, WebhookUsageError
 from ._points import PUBLIC_KEY_BYTES, fault_of_public_key
-from ._secrets import SignatureKey, SigningKey, decoded, encoded, malformed
+from ._secrets import SigningKey, VerifyingKey, decoded, encoded, malformed
 
 try:
     from cryptography.exceptions import InvalidSignature
@@ -30,7 +30,7 @@ LONGEST_REMOTE_MESSAGE: Final = 4_096
 
 
 @final
-class PublicKey(SignatureKey):
+class PublicKey(VerifyingKey):
     """
     The key that Ed25519 signatures are verified with.
 

@@ -13,14 +13,8 @@ from weakref import WeakKeyDictionary
 
 from .._extras import missing_extra
 from ..errors import ConfigurationError
-from ._replay import (
-    Claim,
-    ClaimState,
-    ClaimToken,
-    checked_key,
-    new_nonce,
-    store_unavailable,
-)
+from ._delivery import checked_key
+from ._replay import Claim, ClaimState, ClaimToken, new_nonce, store_unavailable
 
 try:
     from redis.asyncio import Redis, RedisCluster
@@ -71,8 +65,9 @@ class RedisReplayStore:
 
     Every step is one script of the server, on one key.  Every key has a life time.
     Use a server that evicts nothing (``noeviction``) and writes to disk: what it
-    forgets is handled again.  So may be what was claimed in the last moment before
-    a failover, as replicas follow a moment later.
+    forgets is handled again.  So may be, once for each failover, what a replica did
+    not know yet when it became the master; with ``min-replicas-to-write`` a master
+    without replicas takes no claims.
 
         >>> from redis.asyncio import Redis
         >>> RedisReplayStore(lambda: Redis.from_url("redis://localhost"))

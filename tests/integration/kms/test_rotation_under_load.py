@@ -131,7 +131,7 @@ class Load:
                 with bind_tenant(tenant):
                     self._turn(cipher, kept)
             except KeyServiceError as error:
-                self.errors.append(error.code)
+                self.errors.append(f"{error.code}: {error.__cause__!r}")
 
     def _turn(self, cipher: TenantCipher, kept: list[bytes]) -> None:
         kept.append(cipher.seal(b"value %d" % len(kept), {"n": str(len(kept))}))

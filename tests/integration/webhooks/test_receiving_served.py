@@ -164,6 +164,27 @@ async def test_a_declared_length_over_the_limit_is_refused_before_the_body():
     assert (status, app.scopes) == (413, [])
 
 
+@pytest.mark.parametrize("good", [True, False], ids=["good", "unsigned"])
+@pytest.mark.parametrize("line", ["expect: 100-continue", "x-none: 1"], ids=["asks", "does not"])
+async def test_wrong_headers_are_refused_before_the_body(good, line):
+    """Nothing of it was sent, and who asked for leave gets it only with good headers."""
+    app = App()
+    lines = head(line, f"content-length: {len(BODY)}")
+    if not good:
+        lines = lines.replace(b"webhook-signature", b"x-signature")
+    async with running(WebhookMiddleware(app, SECRET)) as port, connected(port) as (reader, writer):
+        writer.write(lines)
+        if good and line.startswith("x"):
+            writer.write(BODY)
+        status = await status_of(reader)
+        if status == 100:
+            await reader.readline()
+            writer.write(BODY)
+            status = await status_of(reader)
+
+    assert (status, app.bodies) == ((200, [BODY]) if good else (401, []))
+
+
 @pytest.mark.parametrize("sent", [5, len(BODY)])
 async def test_a_sender_that_leaves_in_mid_body(sent):
     """A length that promises more than comes: the app is not called, nothing is claimed."""

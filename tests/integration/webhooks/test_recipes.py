@@ -222,6 +222,25 @@ def test_lambda_gives_forgeries_one_answer(gateway, encoded):
     assert answers == [{"statusCode": 401}] * len(forged)
 
 
+@GATEWAYS
+@pytest.mark.parametrize("body", ["e30", "e30=\n", "e3 0=", "e3-_", "é", "=", "{}"])
+def test_lambda_refuses_what_is_no_base64(gateway, body, caplog):
+    """The log says what it is and nothing of it; Python alone skips what it does not know."""
+    event = gateway(b"{}", SIGNER.sign(b"{}").headers, encoded=True)
+
+    answer = receiver("lambda").handler({**event, "body": body}, None)
+
+    assert answer == {"statusCode": 400}
+    assert caplog.messages == [
+        "webhook refused: its body is not in the encoding that the event says"
+    ]
+
+
+def test_lambda_refuses_text_that_is_none():
+    """An escape of JSON that stands for half a character has no bytes."""
+    assert receiver("lambda").handler({"body": "\ud800"}, None) == {"statusCode": 400}
+
+
 def test_lambda_takes_what_a_gateway_leaves_out():
     """No body, no headers, null for either."""
     module = receiver("lambda")

@@ -132,6 +132,79 @@ def test_a_missing_folder_is_unavailable(tmp_path):
         SqliteDataKeyStore(tmp_path / "missing" / "keys.sqlite")
 
 
+def test_a_link_that_leads_nowhere_is_followed(tmp_path):
+    """The file is made where the link says, for the owner alone."""
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "keys.sqlite"
+    link.symlink_to(tmp_path / "folder" / "there.sqlite")
+
+    SqliteDataKeyStore(link).add(made())
+
+    assert link.is_symlink()
+    modes = {stat.S_IMODE(one.stat().st_mode) for one in (tmp_path / "folder").iterdir()}
+    assert modes == {0o600}
+
+
+def test_a_call_that_is_interrupted_keeps_nobody_out(tmp_path):
+    """What it had locked is not locked any more, in this process or another."""
+    store = SqliteDataKeyStore(tmp_path / "keys.sqlite", timeout=0.2)
+
+    def interrupted() -> None:
+        with store._reading() as connection:
+            connection.execute("begin immediate")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert store.add(made(shared=False))
+    assert SqliteDataKeyStore(tmp_path / "keys.sqlite", timeout=0.2).add(made(shared=False))
+
+
+OPENED_AGAIN = """
+import os, subprocess, sys
+from datetime import UTC, datetime
+from twh_platform.kms import DataKeyRecord, LocalKeyService, SqliteDataKeyStore, TenantCipher
+from twh_platform.kms import WrappedKey
+from twh_platform.kms.secrets import SqliteSecretStore
+
+folder, again = sys.argv[1:]
+path = folder + "/keys"
+store = SqliteDataKeyStore(path)
+if again == "data keys":
+    SqliteDataKeyStore(path)
+elif again == "secrets":
+    SqliteSecretStore(path, TenantCipher(LocalKeyService(folder + "/keyset"), store))
+elif again == "control":
+    os.close(os.open(path, os.O_RDWR))
+look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select * from twh_data_keys')"
+subprocess.run([sys.executable, "-c", look, path], check=True)
+wrapped = WrappedKey(provider="local", key_ref="acme", key_version=1, ciphertext=bytes(200))
+store.add(
+    DataKeyRecord(
+        tenant_id="acme",
+        data_key_id=bytes(16),
+        purpose="data",
+        wrapped=wrapped,
+        created_at=datetime.now(UTC),
+    )
+)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("again", ["data keys", "secrets", "control"])
+def test_a_file_that_is_opened_again_keeps_its_locks(again, tmp_path):
+    """Control: where a descriptor of the file is closed, the next key is lost."""
+    create_keyset(tmp_path / "keyset")
+    command = [sys.executable, "-c", OPENED_AGAIN, str(tmp_path), again]
+    subprocess.run(command, timeout=60, check=True)
+
+    kept = SqliteDataKeyStore(tmp_path / "keys").get("acme", bytes(16))
+
+    assert (kept is None) == (again == "control")
+
+
 DAEMON = """
 import os, sqlite3, subprocess, sys
 from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, _sqlite_forks

@@ -98,7 +98,7 @@ def test_a_tenant_can_be_sent_to_another_process():
     assert hash(copy) == hash(tenant)
 
 
-@pytest.mark.parametrize("status", set(TenantStatus) - {TenantStatus.ACTIVE})
+@pytest.mark.parametrize("status", [one for one in TenantStatus if one is not TenantStatus.ACTIVE])
 def test_only_active_tenants_are_served(status):
     """The code says why not."""
     with pytest.raises(TenantSuspendedError) as caught:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from twh_platform.cli import main
-from twh_platform.webhooks import RawSecret, StandardSecret, verify
+from twh_platform.webhooks import PROFILES, RawSecret, StandardSecret, verify
 
 TEXT = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 VECTOR = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
@@ -162,6 +162,14 @@ def test_a_profile_says_how(shell):
     )
     assert shell.judge("verify", signed, "--profile", "github")[0] == 0
     assert "a profile is one of standard, svix" in shell.judge("verify", "", "--profile", "x")[2]
+
+
+def test_the_help_names_every_profile(capsys):
+    """It has a list of its own, as showing help imports no webhooks."""
+    with pytest.raises(SystemExit):
+        main(["webhooks", "verify", "--help"])
+
+    assert ", ".join(PROFILES) in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_address_is_signed_by_the_profile_that_signs_it(shell):

@@ -391,17 +391,17 @@ def test_asymmetric_signatures_are_tried_too():
 
 def test_work_is_bounded():
     """A body of 16 MiB is tried once or twice, not two hundred times."""
-    from twh_platform.webhooks import _doctor
+    from twh_platform.webhooks import _case
 
     tried = []
-    plain = _doctor._mac
+    plain = _case._mac
 
     def counted(*given):
         fits = plain(*given)
         return lambda head, body: tried.append(len(body)) or fits(head, body)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_doctor, "_mac", counted)
+        patch.setattr(_case, "_mac", counted)
         big = found(bytes(16 << 20), signed())
         tried_bytes, _ = sum(tried), tried.clear()
         ring = Keyring(Key(secret=StandardSecret.generate()) for _ in range(10))

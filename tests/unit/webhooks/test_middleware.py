@@ -46,6 +46,13 @@ OTHER = StandardSecret.generate()
 LENGTH = ("content-length", str(len(BODY)))
 
 
+@pytest.fixture(autouse=True, params=[8, 65_536], ids=["in chunks", "at once"])
+def size(request, monkeypatch):
+    """Each test runs twice, as a body at hand as a whole is taken in in another way."""
+    monkeypatch.setitem(deliver.__kwdefaults__, "size", request.param)
+    return request.param
+
+
 def webhooks(app, keys=SECRET, **options) -> WebhookMiddleware:
     """An app behind the middleware."""
     return WebhookMiddleware(app, keys, **options)
@@ -475,6 +482,45 @@ async def test_a_resolver_has_to_name_the_endpoint(found, replay, caplog):
     assert app.scopes == []
 
     assert (await deliver(webhooks(app, find))).status == 200
+
+
+async def at_once_unnamed(scope, receive, send):
+    """What is naive: a mistake that is answered as soon as it is seen."""
+    if scope["path"] == "/hooks/there":
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+    else:
+        await receive()
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+
+@pytest.mark.parametrize("headers", [[], signed_headers(secret=OTHER)], ids=["none", "forged"])
+async def test_a_stranger_does_not_learn_of_an_endpoint_without_a_name(headers, caplog):
+    """Who has no key is told what is told elsewhere; control: answered at once, he learns."""
+
+    async def find(scope):
+        return SECRET if scope["path"] == "/hooks/there" else None
+
+    guarded = webhooks(App(), find, replay=MemoryReplayStore())
+    for receiver, learns in ((at_once_unnamed, True), (guarded, False)):
+        told = [await seen_at(path, receiver, headers) for path in ("/hooks/there", "/hooks/not")]
+        assert (told[0] != told[1]) == learns
+    assert told[0][0] == 401
+    assert "ERROR" not in [one.levelname for one in caplog.records]
+
+
+async def seen_at(path, app, headers) -> tuple[int, bytes, int]:
+    """The status, the body but for its id, and how much was read before."""
+    scope, left, sent = http_scope(path, *headers), chunks(BODY), []
+    scope["twh.request_id"] = "the same"
+
+    async def receive():
+        return left.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], sent[-1].get("body", b""), len(left)
 
 
 class OneVersion:

@@ -29,8 +29,15 @@ from twh_platform.kms.secrets import (
     SqliteSecretStore,
     Stage,
 )
-from twh_platform.webhooks import KeyState, RawSecret, StandardSecret, sign
-from twh_platform.webhooks._stored_keys import StoredKeys, stored_keyring
+from twh_platform.webhooks import (
+    KeyState,
+    RawSecret,
+    StandardSecret,
+    StoredKeys,
+    sign,
+    stored_keyring,
+)
+from twh_platform.webhooks._stored_keyring import keyring_of
 
 ACME, GLOBEX = Tenant(id="acme"), Tenant(id="globex")
 NAME = "webhooks/orders"
@@ -344,7 +351,157 @@ async def test_asking_for_what_is_not_there_drives_nothing_out(store, time):
     assert slow.calls == asked
 
 
-@pytest.mark.parametrize("wrong", [{"max_age": 0}, {"capacity": 0}, {"name": "webhooks"}])
+class Crowd:
+    """A labelled stand-in for a store that is awaited: it holds up guesses, and counts them."""
+
+    def __init__(self, store) -> None:
+        self.store, self.asked, self.inside, self.most = store, 0, 0, 0
+        self.go, self.down = asyncio.Event(), False
+
+    async def versions(self, name):
+        """See `SecretStore`; of what is guessed there is nothing."""
+        self.asked += 1
+        if self.down:
+            raise BackendUnavailableError("down", code="secret_store_unavailable")
+        if "guess" not in name:
+            return self.store.versions(name)
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await self.go.wait()
+        self.inside -= 1
+        return []
+
+    async def get(self, name, *, version):
+        """See `SecretStore`."""
+        return self.store.get(name, version=version)
+
+
+def guesses(keys, many: int, *, begin: int = 0) -> list[asyncio.Task]:
+    """Ask for endpoints that there are not, all at once."""
+    names = [f"guess-{number}" for number in range(begin, begin + many)]
+    return [asyncio.create_task(keys.verifier(name, tenant=ACME)) for name in names]
+
+
+async def test_invented_names_open_few_readings(store, time):
+    """Some run, some wait, the rest are refused.  Control: without a bound all run."""
+    crowd, naive = Crowd(store), Crowd(store)
+    keys = StoredKeys(crowd, readings=2, waiting=3, clock=time, now=time.unix)
+    reads = [keyring_of(naive, f"guess-{n}", read=StandardSecret, now=0) for n in range(50)]
+    asked = [*guesses(keys, 50), *(asyncio.create_task(one) for one in reads)]
+    await asyncio.sleep(0.01)
+    crowd.go.set()
+    naive.go.set()
+    answers = (await asyncio.gather(*asked, return_exceptions=True))[:50]
+
+    assert (naive.most, crowd.most, crowd.asked) == (50, 2, 5)
+    assert answers[:5] == [None] * 5
+    assert {one.code for one in answers[5:]} == {"secret_store_busy"}
+    assert await keys.verifier("guess-49", tenant=ACME) is None
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_known_endpoint_does_not_wait_among_strangers(store, time, forgotten):
+    """Its keys are read again while strangers fill their line, also when told to forget."""
+    crowd = Crowd(store)
+    keys = StoredKeys(crowd, readings=1, waiting=1, clock=time, now=time.unix)
+    put(store)
+    old = await keys.verifier("orders", tenant=ACME)
+    put(store, name="webhooks/new")
+    strangers = guesses(keys, 2)
+    await asyncio.sleep(0.01)
+    if forgotten:
+        keys.clear()
+    time.passed = 31
+
+    assert await keys.verifier("orders", tenant=ACME) not in {None, old}
+    with pytest.raises(BackendUnavailableError):
+        await keys.verifier("new", tenant=ACME)
+    crowd.go.set()
+    await asyncio.gather(*strangers)
+    assert await keys.verifier("new", tenant=ACME) is not None
+
+
+async def test_what_is_told_while_it_is_read_is_read_again(store, time):
+    """What a reading from before brings is for who waited for it, and is not kept."""
+    slow = Slow(store)
+    secret = put(store)
+    keys = StoredKeys(slow, clock=time, now=time.unix)
+    slow.go.clear()
+    waiting = asyncio.create_task(keys.verifier("orders", tenant=ACME))
+    await asyncio.sleep(0.01)
+    keys.forget(NAME)
+    with bind_tenant(ACME):
+        store.revoke(NAME, 1)
+    slow.go.set()
+    await waiting
+    after = await keys.verifier("orders", tenant=ACME)
+
+    assert slow.calls == 2
+    assert after is None or not accepts(after, secret, time)
+
+
+async def test_what_is_told_to_forget_is_not_served_stale(store, time):
+    """Also by who had it in hand when the store went down."""
+    slow = Slow(store)
+    put(store)
+    keys = StoredKeys(slow, clock=time, now=time.unix)
+    await keys.verifier("orders", tenant=ACME)
+    slow.down, time.passed = True, 50
+    slow.go.clear()
+    waiting = asyncio.create_task(keys.verifier("orders", tenant=ACME))
+    await asyncio.sleep(0.01)
+    keys.forget(NAME)
+    slow.go.set()
+
+    with pytest.raises(BackendUnavailableError):
+        await waiting
+
+
+async def test_a_store_that_hangs_holds_nobody_up(store, time):
+    """Who is known is served what was read; others are refused, and join no second reading."""
+    slow = Slow(store)
+    put(store)
+    keys = StoredKeys(slow, timeout=0.05, clock=time, now=time.unix)
+    known = await keys.verifier("orders", tenant=ACME)
+    slow.go.clear()
+    time.passed = 50
+    served = [await keys.verifier("orders", tenant=ACME) for _ in range(2)]
+    with pytest.raises(BackendUnavailableError) as late:
+        await keys.verifier("new", tenant=ACME)
+    slow.go.set()
+
+    assert served == [known, known]
+    assert late.value.code == "secret_store_timeout"
+    assert slow.calls == 3
+
+
+async def test_invented_names_ask_a_store_that_is_down_no_more_often(store, time):
+    """That a known endpoint is not asked for at once again is not theirs to drive out."""
+    crowd = Crowd(store)
+    put(store)
+    keys = StoredKeys(crowd, capacity=2, clock=time, now=time.unix)
+    known = await keys.verifier("orders", tenant=ACME)
+    crowd.down, time.passed = True, 50
+    await keys.verifier("orders", tenant=ACME)
+    await asyncio.gather(*guesses(keys, 5), return_exceptions=True)
+    asked = crowd.asked
+
+    assert await keys.verifier("orders", tenant=ACME) is known
+    assert crowd.asked == asked
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_age": 0},
+        {"capacity": 0},
+        {"readings": 0},
+        {"timeout": 0},
+        {"waiting": -1},
+        {"retry_after": -1},
+        {"name": "webhooks"},
+    ],
+)
 def test_what_makes_no_sense_is_refused(wrong):
     """When the service is put together."""
     with pytest.raises(ConfigurationError):

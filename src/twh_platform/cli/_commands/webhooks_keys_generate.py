@@ -36,17 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None and sys.stdout.isatty() and not options.reveal:
         message = "a terminal keeps what it shows: give --output, a pipe, or --reveal"
         raise ConfigurationError(message, code="secret_terminal_refused")
-    public = ""
-    if options.kind == "ed25519":
-        from ...webhooks.ed25519 import PrivateKey
-
-        key = PrivateKey.generate()
-        text, fingerprint, public = key.reveal(), key.fingerprint, key.public.reveal()
-    else:
-        from ...webhooks import StandardSecret
-
-        secret = StandardSecret.generate(options.bytes)
-        text, fingerprint = secret.reveal(), secret.fingerprint
+    text, known = _made(options)
     if options.output is None:
         sys.stdout.write(f"{text}\n")
         return OK
@@ -54,8 +44,20 @@ def run(options: argparse.Namespace) -> int:
         replace_file(options.output, text.encode())
     except OSError as error:
         raise unusable(options.output, str(error.strerror)) from error
-    sys.stdout.write(f"fingerprint: {fingerprint}\n" + (f"public: {public}\n" if public else ""))
+    sys.stdout.write(known)
     return OK
+
+
+def _made(options: argparse.Namespace) -> tuple[str, str]:
+    if options.kind == "ed25519":
+        from ...webhooks.ed25519 import PrivateKey
+
+        key = PrivateKey.generate()
+        return key.reveal(), f"fingerprint: {key.fingerprint}\npublic: {key.public.reveal()}\n"
+    from ...webhooks import StandardSecret
+
+    secret = StandardSecret.generate(options.bytes)
+    return secret.reveal(), f"fingerprint: {secret.fingerprint}\n"
 
 
 COMMAND = Command(

@@ -53,6 +53,7 @@ from collections.abc import Iterable
 
 from ...errors import ConfigurationError
 from ...tenancy.postgres import TenantTable, tenant_sql
+from ...tenancy.postgres._grants_sql import revoke_sql
 from ...tenancy.postgres._policies import quote_name
 from .._context import DATA_KEY_ID_BYTES
 from .._service import LONGEST_KEY_REF, LONGEST_WRAPPED_BYTES
@@ -327,36 +328,6 @@ CREATE OR REPLACE TRIGGER secrets_emptied AFTER TRUNCATE ON twh.secret_versions
     FOR EACH STATEMENT EXECUTE FUNCTION twh.keys_changed('{CHANNEL}');
 """  # noqa: S608 -- only our own words
 
-# Default privileges may have granted them to somebody, and so may an earlier run.
-_CLOSE = """\
-DO $$
-DECLARE
-    held record;
-BEGIN
-    FOR held IN
-        SELECT 'TABLE ' || c.oid::regclass AS what, acl.grantee
-        FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS acl
-        WHERE c.oid IN ({tables}) AND acl.grantee <> c.relowner
-        UNION
-        SELECT 'TABLE ' || a.attrelid::regclass, acl.grantee
-        FROM pg_catalog.pg_attribute AS a, pg_catalog.aclexplode(a.attacl) AS acl
-        WHERE a.attrelid IN ({tables})
-        UNION
-        SELECT 'FUNCTION ' || p.oid::regprocedure, acl.grantee
-        FROM pg_catalog.pg_proc AS p,
-            pg_catalog.aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl
-        WHERE p.oid IN ({functions}) AND acl.grantee <> p.proowner
-    LOOP
-        EXECUTE format(
-            'REVOKE ALL ON %s FROM %s CASCADE',
-            held.what,
-            CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END
-        );
-    END LOOP;
-END
-$$;
-"""
-
 
 def keys_sql(*, role: str, administrators: Iterable[str] = (), auditors: Iterable[str] = ()) -> str:
     """
@@ -387,12 +358,11 @@ def keys_sql(*, role: str, administrators: Iterable[str] = (), auditors: Iterabl
         if one in {"public", "none"}:
             message = f"{one!r} is not a role: name a login"
             raise ConfigurationError(message)
-    close = _CLOSE.format(
-        tables=", ".join(f"'twh.{one.name}'::regclass" for one in KEY_TABLES),
-        functions=", ".join(f"'{one}'::regprocedure" for one in (*FUNCTIONS, *_TRIGGERED)),
+    sql = _TABLE_SQL + _FUNCTION_SQL
+    sql += revoke_sql(
+        tables=[f"twh.{one.name}" for one in KEY_TABLES], functions=(*FUNCTIONS, *_TRIGGERED)
     )
-    sql = _TABLE_SQL + _FUNCTION_SQL + close + tenant_sql(KEY_TABLES, role=role)
-    sql += _grants(dict.fromkeys((role, *named)))
+    sql += tenant_sql(KEY_TABLES, role=role) + _grants(dict.fromkeys((role, *named)))
     if named:
         sql += f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[2]} TO {_listed(named)};\n"
     if seeing:

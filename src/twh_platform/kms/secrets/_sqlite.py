@@ -23,7 +23,9 @@ from typing import Protocol
 from ...errors import BackendUnavailableError, ConfigurationError
 from .._clock import utc_now
 from .._secret import Secret
+from .._sqlite_files import make_for_owner
 from .._sqlite_forks import using_sqlite
+from .._sqlite_turns import writers_of
 from ._store import VersionedSecretStore
 from ._versions import SecretState, read_state, write_state
 
@@ -84,14 +86,20 @@ class SqliteSecretStore(VersionedSecretStore):
     Secrets in a SQLite file, sealed by a tenant's cipher.
 
     Several processes of one machine may share the file; it is opened for each
-    call, so a fork is no matter.  It is made with mode 600.
+    call, so a fork is no matter.  It is made with mode 600.  Writers take turns
+    in the order in which they come.
+
+    Leave the file to SQLite: a process that opens and closes it itself, to copy
+    it for instance, loses its locks of it, and the file can be damaged
+    (https://www.sqlite.org/howtocorrupt.html, 2.2).
 
     Args:
-        path: The file; made if it is missing.
+        path: The file; made if it is missing.  Beside it is ``NAME.turn``, which
+            is empty.
 
         cipher: A `TenantCipher`; best one with a purpose of its own, ``secrets``.
 
-        timeout: Seconds to wait for another process that writes.
+        timeout: Seconds to wait for others that write.
 
         now: The wall clock, with time zone.
 
@@ -115,8 +123,9 @@ class SqliteSecretStore(VersionedSecretStore):
         self._path = Path(path)
         self._cipher = cipher
         self._timeout = timeout
+        self._writers = writers_of(self._path)
         with _refusing(self._path):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            make_for_owner(self._path)
         with self._connection() as connection:
             connection.executescript(_SCHEMA)
 
@@ -142,8 +151,7 @@ class SqliteSecretStore(VersionedSecretStore):
         values: Mapping[int, bytes],
     ) -> bool:
         key = (tenant_id, after.name)
-        with self._connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._transaction() as connection:
             if _read(connection, *key) != before:
                 return False
             connection.execute(
@@ -157,7 +165,6 @@ class SqliteSecretStore(VersionedSecretStore):
                 "INSERT INTO twh_secret_values_v1 VALUES (?, ?, ?, ?)",
                 [(*key, version, value) for version, value in values.items()],
             )
-            connection.execute("COMMIT")
         return True
 
     def _value(self, tenant_id: str, name: str, version: int) -> bytes | None:
@@ -195,6 +202,18 @@ class SqliteSecretStore(VersionedSecretStore):
             connection.execute("PRAGMA secure_delete = ON")
             yield connection
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # In line first: the gate of forks is for those who do something.
+        with (
+            _refusing(self._path),
+            self._writers.turn(self._timeout) as begin,
+            self._connection() as connection,
+        ):
+            begin(connection)
+            yield connection
+            connection.execute("COMMIT")
+
 
 def _read(connection: sqlite3.Connection, tenant_id: str, name: str) -> SecretState:
     row = connection.execute(
@@ -218,7 +237,7 @@ def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"the secret store {str(path)!r} cannot be opened: {error.strerror}"
+        message = f"the secret store {str(path)!r} cannot be opened: {error.strerror or error}"
         raise BackendUnavailableError(message, code="secret_store_unavailable") from error
     except sqlite3.OperationalError as error:
         message = f"the secret store {str(path)!r} does not answer: {error}"

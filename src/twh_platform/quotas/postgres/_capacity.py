@@ -1,95 +1,34 @@
 """
 Taking and giving back capacity, without a driver.
 
-What is asked of the database is written as generators: they yield an `Ask` and
-are sent its rows.  Each driver's module carries them out on the caller's own
-connection, in the caller's own transaction, and so never needs another one.
+The steps are carried out by `twh_platform.tenancy.postgres` on the caller's own
+connection, in the caller's own transaction, and so never need another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from inspect import isawaitable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from ..._signals import announce, has_listeners
 from ...errors import ConfigurationError, QuotaCostError, QuotaExceededError
 from ...tenancy._context import require_tenant
 from ...tenancy._tenant import Tenant
+from ...tenancy.postgres._steps import Ask, Steps
 from .._announcements import CapacityDrift, QuotaExceeded, QuotaRefused
 from .._decision import RuleStatus, checked_amount
 from .._limiter import PlanSource
 from .._rules import Capacity, Mode, Rule
 
 __all__ = [
-    "Ask",
-    "Call",
     "CapacityRefusal",
     "CapacitySteps",
     "CapacityTaken",
     "Costs",
-    "Rows",
     "RuleName",
-    "Steps",
-    "carry_out",
-    "carry_out_async",
     "locking",
 ]
-
-T = TypeVar("T")
-
-Rows: TypeAlias = Sequence[Sequence[Any]]
-
-
-class Ask(NamedTuple):
-    """
-    A statement, with ``$1`` to ``$3`` for its parameters.
-    """
-
-    sql: str
-    parameters: tuple[Any, ...] = ()
-
-
-class Call(NamedTuple):
-    """
-    A function of the caller's, sync or async, that counts what is in no database.
-    """
-
-    function: Callable[[Tenant], int | Awaitable[int]]
-    tenant: Tenant
-
-
-Steps: TypeAlias = Generator[Ask | Call, Any, T]
-
-
-def carry_out(steps: Steps[T], ask: Callable[[Ask], Rows]) -> T:
-    """
-    Carry steps out on a driver that waits.
-    """
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = ask(step) if isinstance(step, Ask) else step.function(step.tenant)
-
-
-async def carry_out_async(steps: Steps[T], ask: Callable[[Ask], Awaitable[Rows]]) -> T:
-    """
-    Carry steps out on a driver that is awaited.
-    """
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = ask(step) if isinstance(step, Ask) else step.function(step.tenant)
-        if isawaitable(answer):
-            answer = await answer
-
 
 RuleName: TypeAlias = str | Capacity
 Costs: TypeAlias = Mapping[RuleName, int] | Mapping[str, int] | Mapping[Capacity, int]

@@ -42,6 +42,7 @@ from collections.abc import Iterable
 
 from ...errors import ConfigurationError
 from ...tenancy.postgres import TenantTable, tenant_sql
+from ...tenancy.postgres._grants_sql import revoke_sql
 from ...tenancy.postgres._policies import quote_name
 
 __all__ = ["FUNCTIONS", "QUOTA_LEVELS", "capacity_sql"]
@@ -119,36 +120,6 @@ END
 $$;
 """
 
-# Default privileges may have granted them to somebody, and so may an earlier run.
-_CLOSE = """\
-DO $$
-DECLARE
-    held record;
-BEGIN
-    FOR held IN
-        SELECT 'TABLE twh.quota_levels' AS what, acl.grantee
-        FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS acl
-        WHERE c.oid = 'twh.quota_levels'::regclass AND acl.grantee <> c.relowner
-        UNION
-        SELECT 'TABLE twh.quota_levels', acl.grantee
-        FROM pg_catalog.pg_attribute AS a, pg_catalog.aclexplode(a.attacl) AS acl
-        WHERE a.attrelid = 'twh.quota_levels'::regclass
-        UNION
-        SELECT 'FUNCTION ' || p.oid::regprocedure, acl.grantee
-        FROM pg_catalog.pg_proc AS p,
-            pg_catalog.aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl
-        WHERE p.oid IN ({functions}) AND acl.grantee <> p.proowner
-    LOOP
-        EXECUTE format(
-            'REVOKE ALL ON %s FROM %s CASCADE',
-            held.what,
-            CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END
-        );
-    END LOOP;
-END
-$$;
-"""
-
 
 def capacity_sql(*, role: str, reconcilers: Iterable[str] = ()) -> str:
     """
@@ -170,8 +141,7 @@ def capacity_sql(*, role: str, reconcilers: Iterable[str] = ()) -> str:
         twh_platform.errors.ConfigurationError: If a role is ``public`` or
             ``none``, which mean no role even between quotes.
     """
-    functions = ", ".join(f"'{one}'::regprocedure" for one in FUNCTIONS)
-    sql = _TABLE + _FUNCTIONS + _CLOSE.format(functions=functions)
+    sql = _TABLE + _FUNCTIONS + revoke_sql(tables=["twh.quota_levels"], functions=FUNCTIONS)
     sql += tenant_sql([QUOTA_LEVELS], role=role) + _grant(role, FUNCTIONS[:1])
     return sql + "".join(_reconciler(one) for one in reconcilers)
 

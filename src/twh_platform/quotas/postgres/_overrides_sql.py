@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import ConfigurationError
+from ...tenancy.postgres._grants_sql import revoke_sql
 from ...tenancy.postgres._policies import quote_name
 from .._limits import LONGEST_ACTOR, LONGEST_REASON, MOST_LIMITS
 from .._rules import LARGEST_LIMIT
@@ -60,6 +61,8 @@ CREATE TABLE IF NOT EXISTS twh.quota_overrides_head (
 );
 INSERT INTO twh.quota_overrides_head (version) VALUES (0) ON CONFLICT DO NOTHING;
 """  # noqa: S608 -- only our own words
+
+_SIGNATURE = "twh.change_quota_override(text, jsonb, text, text, bigint)"
 
 # Each check repeats what `read_limits` asks for, so that every row can be read.
 _FUNCTION = f"""\
@@ -126,27 +129,6 @@ _CLOSE = """\
 ALTER TABLE twh.quota_overrides ENABLE ROW LEVEL SECURITY;
 ALTER TABLE twh.quota_overrides_head ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS overrides_read ON twh.quota_overrides;
-DO $$
-DECLARE
-    held record;
-BEGIN
-    FOR held IN
-        SELECT 'TABLE ' || t.oid::regclass AS object, acl.grantee
-        FROM pg_catalog.pg_class AS t, pg_catalog.aclexplode(t.relacl) AS acl
-        WHERE t.oid IN ('twh.quota_overrides'::regclass, 'twh.quota_overrides_head'::regclass)
-            AND acl.grantee <> t.relowner
-        UNION
-        SELECT 'FUNCTION ' || f.oid::regprocedure, acl.grantee
-        FROM pg_catalog.pg_proc AS f,
-            pg_catalog.aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) AS acl
-        WHERE f.oid = 'twh.change_quota_override(text, jsonb, text, text, bigint)'::regprocedure
-            AND acl.grantee <> f.proowner
-    LOOP
-        EXECUTE 'REVOKE ALL ON ' || held.object || ' FROM '
-            || CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END;
-    END LOOP;
-END
-$$;
 """
 
 
@@ -163,8 +145,8 @@ def overrides_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
     what was written.
 
     It may be run again, with other roles too: every grant is taken back first,
-    from whoever has it but the owner.  Run it in one transaction, as the role
-    that owns the schema.
+    from whoever has it but the owner: on columns too, and what was passed on.
+    Run it in one transaction, as the role that owns the schema.
 
     Args:
         role: The login role that reads.
@@ -182,13 +164,15 @@ def overrides_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
             raise ConfigurationError(message)
     writers = list(map(quote_name, named))
     readers = ", ".join(dict.fromkeys([quote_name(role), *writers]))
+    close = _CLOSE + revoke_sql(
+        tables=["twh.quota_overrides", "twh.quota_overrides_head"], functions=[_SIGNATURE]
+    )
     sql = f"""\
-{_TABLES}{_FUNCTION}{_CLOSE}\
+{_TABLES}{_FUNCTION}{close}\
 GRANT USAGE ON SCHEMA twh TO {readers};
 GRANT SELECT ON twh.quota_overrides TO {readers};
 CREATE POLICY overrides_read ON twh.quota_overrides FOR SELECT TO {readers} USING (true);
 """
     if writers:
-        function = "twh.change_quota_override(text, jsonb, text, text, bigint)"
-        sql += f"GRANT EXECUTE ON FUNCTION {function} TO {', '.join(writers)};\n"
+        sql += f"GRANT EXECUTE ON FUNCTION {_SIGNATURE} TO {', '.join(writers)};\n"
     return sql

@@ -27,10 +27,11 @@ from ..._signals import announce
 from ...errors import ConfigurationError
 from ...tenancy._context import require_tenant
 from ...tenancy._tenant import Tenant
+from ...tenancy.postgres._steps import Ask, Call, Steps
 from .._announcements import CapacityDrift
 from .._decision import checked_amount
 from .._rules import Capacity
-from ._capacity import Ask, Call, Steps, locking
+from ._capacity import locking
 
 __all__ = ["CapacityCount", "Count", "Counts", "reconcile_steps"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import ConfigurationError
+from ...tenancy.postgres._grants_sql import revoke_sql
 from ...tenancy.postgres._policies import quote_name
 
 __all__ = ["CLAIM", "PAGE", "RECORD", "usage_sql"]
@@ -60,19 +61,6 @@ DO $$
 DECLARE
     held record;
 BEGIN
-    FOR held IN
-        SELECT t.oid::regclass AS relation, acl.grantee
-        FROM pg_catalog.pg_class AS t, pg_catalog.aclexplode(t.relacl) AS acl
-        WHERE t.oid IN ('twh.quota_usage'::regclass, 'twh.quota_notices'::regclass)
-            AND acl.grantee <> t.relowner
-        GROUP BY t.oid, acl.grantee
-    LOOP
-        EXECUTE format(
-            'REVOKE ALL ON %s FROM %s',
-            held.relation,
-            CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END
-        );
-    END LOOP;
     FOR held IN
         SELECT p.polname AS policy, p.polrelid::regclass AS relation
         FROM pg_catalog.pg_policy AS p
@@ -156,8 +144,9 @@ def usage_sql(*, role: str, readers: Iterable[str] = ()) -> str:
     nothing here.  Old rows are the owner's to delete.
 
     It may be run again, with other roles too: every grant and policy is taken
-    back first, from whoever has it but the owner.  Run it in one transaction,
-    as the role that owns the schema.  PostgreSQL 15 or newer.
+    back first, from whoever has it but the owner: on columns too, and what was
+    passed on.  Run it in one transaction, as the role that owns the schema.
+    PostgreSQL 15 or newer.
 
     Args:
         role: The login role of the meters.
@@ -174,7 +163,8 @@ def usage_sql(*, role: str, readers: Iterable[str] = ()) -> str:
             message = f"{one!r} is not a role: name a login"
             raise ConfigurationError(message)
     writer = quote_name(role)
-    sql = _TABLES + _CLOSE + f"GRANT USAGE ON SCHEMA twh TO {writer};\n"
+    close = _CLOSE + revoke_sql(tables=[f"twh.{table}" for table in _WRITTEN])
+    sql = _TABLES + close + f"GRANT USAGE ON SCHEMA twh TO {writer};\n"
     for table, columns in _WRITTEN.items():
         sql += (
             f"GRANT SELECT, INSERT, UPDATE ({columns}) ON twh.{table} TO {writer};\n"

@@ -8,11 +8,9 @@ Capacity on asyncpg connections, in the caller's own transaction (extra: `asyncp
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from ..._extras import missing_extra
-from ._capacity import Ask, CapacitySteps, CapacityTaken, Costs, RuleName, carry_out_async
+from ...tenancy.postgres._asyncpg_steps import carry_out
+from ._capacity import CapacitySteps, CapacityTaken, Costs, RuleName
 from ._reconcile import CapacityCount, Counts, reconcile_steps
 
 try:
@@ -41,7 +39,7 @@ class PostgresCapacity(CapacitySteps):
         """
         Take from one rule of the current tenant.
         """
-        return await carry_out_async(self._take_one(rule, cost), partial(_ask, connection))
+        return await carry_out(self._take_one(rule, cost), connection)
 
     async def take_all(
         self, connection: asyncpg.Connection, costs: Costs
@@ -49,7 +47,7 @@ class PostgresCapacity(CapacitySteps):
         """
         Take from several rules, or from none of them.
         """
-        return await carry_out_async(self._take(costs), partial(_ask, connection))
+        return await carry_out(self._take(costs), connection)
 
     async def give_back(
         self, connection: asyncpg.Connection, rule: RuleName, *, amount: int | None = None
@@ -57,7 +55,7 @@ class PostgresCapacity(CapacitySteps):
         """
         Give back to one rule of the current tenant.
         """
-        return await carry_out_async(self._give_back_one(rule, amount), partial(_ask, connection))
+        return await carry_out(self._give_back_one(rule, amount), connection)
 
     async def give_back_all(
         self, connection: asyncpg.Connection, amounts: Costs
@@ -65,13 +63,13 @@ class PostgresCapacity(CapacitySteps):
         """
         Give back to several rules.
         """
-        return await carry_out_async(self._give_back(amounts), partial(_ask, connection))
+        return await carry_out(self._give_back(amounts), connection)
 
     async def levels(self, connection: asyncpg.Connection) -> dict[str, int]:
         """
         Read the levels of the current tenant, by rule.
         """
-        return await carry_out_async(self._levels(), partial(_ask, connection))
+        return await carry_out(self._levels(), connection)
 
     async def reconcile(
         self, connection: asyncpg.Connection, counts: Counts, *, correct: bool = True
@@ -80,8 +78,4 @@ class PostgresCapacity(CapacitySteps):
         Compare levels with what is there; a function that counts may be async.
         """
         steps = reconcile_steps(counts, correct=correct)
-        return await carry_out_async(steps, partial(_ask, connection))
-
-
-async def _ask(connection: asyncpg.Connection, ask: Ask) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await connection.fetch(ask.sql, *ask.parameters)]
+        return await carry_out(steps, connection)

@@ -10,30 +10,19 @@ Capacity on psycopg connections, in the caller's own transaction (extra: `psycop
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from ..._extras import missing_extra
-from ._capacity import (
-    Ask,
-    CapacitySteps,
-    CapacityTaken,
-    Costs,
-    RuleName,
-    carry_out,
-    carry_out_async,
-)
+from ...tenancy.postgres._psycopg_steps import carry_out, carry_out_async
+from ._capacity import CapacitySteps, CapacityTaken, Costs, RuleName
 from ._reconcile import CapacityCount, Counts, reconcile_steps
 
 try:
     import psycopg
-    from psycopg.rows import tuple_row
 except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
 
 __all__ = ["AsyncPostgresCapacity", "PostgresCapacity"]
-
-Rows = list[tuple[Any, ...]]
 
 
 class PostgresCapacity(CapacitySteps):
@@ -84,7 +73,7 @@ class PostgresCapacity(CapacitySteps):
             twh_platform.errors.ConfigurationError: With code
                 ``capacity_rule_invalid`` or ``cost_invalid``.
         """
-        return carry_out(self._take_one(rule, cost), partial(_ask, connection))
+        return carry_out(self._take_one(rule, cost), connection)
 
     def take_all(
         self, connection: psycopg.Connection[Any], costs: Costs
@@ -104,7 +93,7 @@ class PostgresCapacity(CapacitySteps):
             twh_platform.errors.QuotaExceededError: As for `take`, if one of
                 them has not enough left.
         """
-        return carry_out(self._take(costs), partial(_ask, connection))
+        return carry_out(self._take(costs), connection)
 
     def give_back(
         self, connection: psycopg.Connection[Any], rule: RuleName, *, amount: int | None = None
@@ -122,7 +111,7 @@ class PostgresCapacity(CapacitySteps):
 
             amount: How many units; the rule's own cost if None.
         """
-        return carry_out(self._give_back_one(rule, amount), partial(_ask, connection))
+        return carry_out(self._give_back_one(rule, amount), connection)
 
     def give_back_all(
         self, connection: psycopg.Connection[Any], amounts: Costs
@@ -130,13 +119,13 @@ class PostgresCapacity(CapacitySteps):
         """
         Give back to several rules: one statement.
         """
-        return carry_out(self._give_back(amounts), partial(_ask, connection))
+        return carry_out(self._give_back(amounts), connection)
 
     def levels(self, connection: psycopg.Connection[Any]) -> dict[str, int]:
         """
         Read the levels of the current tenant, by rule; no lock is taken.
         """
-        return carry_out(self._levels(), partial(_ask, connection))
+        return carry_out(self._levels(), connection)
 
     def reconcile(
         self, connection: psycopg.Connection[Any], counts: Counts, *, correct: bool = True
@@ -166,7 +155,7 @@ class PostgresCapacity(CapacitySteps):
                 ``capacity_login_unheld``, for a login that policies do not
                 hold: it would count the rows of all tenants.
         """
-        return carry_out(reconcile_steps(counts, correct=correct), partial(_ask, connection))
+        return carry_out(reconcile_steps(counts, correct=correct), connection)
 
 
 class AsyncPostgresCapacity(CapacitySteps):
@@ -180,7 +169,7 @@ class AsyncPostgresCapacity(CapacitySteps):
         """
         Take from one rule of the current tenant.
         """
-        return await carry_out_async(self._take_one(rule, cost), partial(_ask_async, connection))
+        return await carry_out_async(self._take_one(rule, cost), connection)
 
     async def take_all(
         self, connection: psycopg.AsyncConnection[Any], costs: Costs
@@ -188,7 +177,7 @@ class AsyncPostgresCapacity(CapacitySteps):
         """
         Take from several rules, or from none of them.
         """
-        return await carry_out_async(self._take(costs), partial(_ask_async, connection))
+        return await carry_out_async(self._take(costs), connection)
 
     async def give_back(
         self,
@@ -201,7 +190,7 @@ class AsyncPostgresCapacity(CapacitySteps):
         Give back to one rule of the current tenant.
         """
         steps = self._give_back_one(rule, amount)
-        return await carry_out_async(steps, partial(_ask_async, connection))
+        return await carry_out_async(steps, connection)
 
     async def give_back_all(
         self, connection: psycopg.AsyncConnection[Any], amounts: Costs
@@ -209,13 +198,13 @@ class AsyncPostgresCapacity(CapacitySteps):
         """
         Give back to several rules.
         """
-        return await carry_out_async(self._give_back(amounts), partial(_ask_async, connection))
+        return await carry_out_async(self._give_back(amounts), connection)
 
     async def levels(self, connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
         """
         Read the levels of the current tenant, by rule.
         """
-        return await carry_out_async(self._levels(), partial(_ask_async, connection))
+        return await carry_out_async(self._levels(), connection)
 
     async def reconcile(
         self, connection: psycopg.AsyncConnection[Any], counts: Counts, *, correct: bool = True
@@ -224,19 +213,4 @@ class AsyncPostgresCapacity(CapacitySteps):
         Compare levels with what is there; a function that counts may be async.
         """
         steps = reconcile_steps(counts, correct=correct)
-        return await carry_out_async(steps, partial(_ask_async, connection))
-
-
-# Raw cursors know $1 and leave a percent sign alone.  They are made here, not
-# by the connection, whose factories are the caller's.
-
-
-def _ask(connection: psycopg.Connection[Any], ask: Ask) -> Rows:
-    with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(ask.sql.encode(), ask.parameters or None).fetchall()
-
-
-async def _ask_async(connection: psycopg.AsyncConnection[Any], ask: Ask) -> Rows:
-    async with psycopg.AsyncRawCursor(connection, row_factory=tuple_row) as cursor:
-        await cursor.execute(ask.sql.encode(), ask.parameters or None)
-        return await cursor.fetchall()
+        return await carry_out_async(steps, connection)

@@ -10,34 +10,11 @@ Capacity in SQLAlchemy sessions, in the caller's own transaction (extra: `sqlalc
 
 from __future__ import annotations
 
-import re
-from functools import partial
-from typing import Any, TypeAlias
-
-from ..._extras import missing_extra
-from ._capacity import (
-    Ask,
-    CapacitySteps,
-    CapacityTaken,
-    Costs,
-    RuleName,
-    carry_out,
-    carry_out_async,
-)
+from ...tenancy.postgres._sqlalchemy_steps import AsyncWork, Work, carry_out, carry_out_async
+from ._capacity import CapacitySteps, CapacityTaken, Costs, RuleName
 from ._reconcile import CapacityCount, Counts, reconcile_steps
 
-try:
-    from sqlalchemy import Connection, text
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
-except ImportError as cause:
-    raise missing_extra("sqlalchemy", cause) from cause
-
 __all__ = ["AsyncPostgresCapacity", "PostgresCapacity"]
-
-Rows = list[tuple[Any, ...]]
-Work: TypeAlias = Session | Connection
-AsyncWork: TypeAlias = AsyncSession | AsyncConnection
 
 
 class PostgresCapacity(CapacitySteps):
@@ -57,31 +34,31 @@ class PostgresCapacity(CapacitySteps):
         """
         Take from one rule of the current tenant.
         """
-        return carry_out(self._take_one(rule, cost), partial(_ask, work))
+        return carry_out(self._take_one(rule, cost), work)
 
     def take_all(self, work: Work, costs: Costs) -> tuple[CapacityTaken, ...]:
         """
         Take from several rules, or from none of them.
         """
-        return carry_out(self._take(costs), partial(_ask, work))
+        return carry_out(self._take(costs), work)
 
     def give_back(self, work: Work, rule: RuleName, *, amount: int | None = None) -> CapacityTaken:
         """
         Give back to one rule of the current tenant.
         """
-        return carry_out(self._give_back_one(rule, amount), partial(_ask, work))
+        return carry_out(self._give_back_one(rule, amount), work)
 
     def give_back_all(self, work: Work, amounts: Costs) -> tuple[CapacityTaken, ...]:
         """
         Give back to several rules.
         """
-        return carry_out(self._give_back(amounts), partial(_ask, work))
+        return carry_out(self._give_back(amounts), work)
 
     def levels(self, work: Work) -> dict[str, int]:
         """
         Read the levels of the current tenant, by rule.
         """
-        return carry_out(self._levels(), partial(_ask, work))
+        return carry_out(self._levels(), work)
 
     def reconcile(
         self, work: Work, counts: Counts, *, correct: bool = True
@@ -89,7 +66,7 @@ class PostgresCapacity(CapacitySteps):
         """
         Compare levels with what is there, and put them right.
         """
-        return carry_out(reconcile_steps(counts, correct=correct), partial(_ask, work))
+        return carry_out(reconcile_steps(counts, correct=correct), work)
 
 
 class AsyncPostgresCapacity(CapacitySteps):
@@ -103,13 +80,13 @@ class AsyncPostgresCapacity(CapacitySteps):
         """
         Take from one rule of the current tenant.
         """
-        return await carry_out_async(self._take_one(rule, cost), partial(_ask_async, work))
+        return await carry_out_async(self._take_one(rule, cost), work)
 
     async def take_all(self, work: AsyncWork, costs: Costs) -> tuple[CapacityTaken, ...]:
         """
         Take from several rules, or from none of them.
         """
-        return await carry_out_async(self._take(costs), partial(_ask_async, work))
+        return await carry_out_async(self._take(costs), work)
 
     async def give_back(
         self, work: AsyncWork, rule: RuleName, *, amount: int | None = None
@@ -117,19 +94,19 @@ class AsyncPostgresCapacity(CapacitySteps):
         """
         Give back to one rule of the current tenant.
         """
-        return await carry_out_async(self._give_back_one(rule, amount), partial(_ask_async, work))
+        return await carry_out_async(self._give_back_one(rule, amount), work)
 
     async def give_back_all(self, work: AsyncWork, amounts: Costs) -> tuple[CapacityTaken, ...]:
         """
         Give back to several rules.
         """
-        return await carry_out_async(self._give_back(amounts), partial(_ask_async, work))
+        return await carry_out_async(self._give_back(amounts), work)
 
     async def levels(self, work: AsyncWork) -> dict[str, int]:
         """
         Read the levels of the current tenant, by rule.
         """
-        return await carry_out_async(self._levels(), partial(_ask_async, work))
+        return await carry_out_async(self._levels(), work)
 
     async def reconcile(
         self, work: AsyncWork, counts: Counts, *, correct: bool = True
@@ -138,26 +115,4 @@ class AsyncPostgresCapacity(CapacitySteps):
         Compare levels with what is there; a function that counts may be async.
         """
         steps = reconcile_steps(counts, correct=correct)
-        return await carry_out_async(steps, partial(_ask_async, work))
-
-
-def _ask(work: Work, ask: Ask) -> Rows:
-    connection = work.connection() if isinstance(work, Session) else work
-    return _asked(connection, ask)
-
-
-async def _ask_async(work: AsyncWork, ask: Ask) -> Rows:
-    connection = await work.connection() if isinstance(work, AsyncSession) else work
-    return await connection.run_sync(_asked, ask)
-
-
-def _asked(connection: Connection, ask: Ask) -> Rows:
-    if ask.parameters:
-        named = text(re.sub(r"\$(\d)::(\w+(\[\])?)", r"CAST(:p\1 AS \2)", ask.sql))
-        values = {f"p{at}": value for at, value in enumerate(ask.parameters, 1)}
-        result = connection.execute(named, values)
-    else:
-        # Also what the caller counts with: text() would read its colons.
-        formats = connection.dialect.paramstyle in {"format", "pyformat"}
-        result = connection.exec_driver_sql(ask.sql.replace("%", "%%") if formats else ask.sql)
-    return [tuple(row) for row in result]
+        return await carry_out_async(steps, work)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ._grants_sql import revoke_sql
 from ._policies import quote_name
 
 __all__ = ["CHANNEL", "LOOK_UP", "directory_sql"]
@@ -77,21 +78,6 @@ _CLOSE = """\
 ALTER TABLE twh.tenants ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS directory_reads ON twh.tenants;
 DROP POLICY IF EXISTS administrators_write ON twh.tenants;
-DO $$
-DECLARE
-    grantee text;
-BEGIN
-    FOR grantee IN
-        SELECT CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.grantee::regrole::text END
-        FROM pg_catalog.pg_class AS t, pg_catalog.aclexplode(t.relacl) AS held
-        WHERE t.oid = 'twh.tenants'::regclass AND held.grantee <> t.relowner
-        GROUP BY held.grantee
-    LOOP
-        EXECUTE 'REVOKE ALL ON twh.tenants FROM ' || grantee;
-    END LOOP;
-END
-$$;
-REVOKE ALL ON FUNCTION twh.tenant_touched(), twh.tenant_changed() FROM PUBLIC;
 """
 
 
@@ -105,8 +91,9 @@ def directory_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
     channel ``twh_tenants`` with the tenant's id, for `TenantChangeListener`.
 
     It may be run again, with other roles too: every grant on the table is
-    taken back first, from whoever has it but the owner.  Run it in one
-    transaction, as the role that owns the schema.
+    taken back first, from whoever has it but the owner: on columns too, and
+    what was passed on.  Run it in one transaction, as the role that owns the
+    schema.
 
     Args:
         role: The login role of the directory.
@@ -114,7 +101,9 @@ def directory_sql(*, role: str, administrators: Iterable[str] = ()) -> str:
         administrators: Roles that may also insert, update and delete tenants.
     """
     writers = ", ".join(map(quote_name, administrators))
-    sql = _TABLE + _NOTIFY + _CLOSE + _grant("directory_reads", quote_name(role), "SELECT")
+    functions = ["twh.tenant_touched()", "twh.tenant_changed()"]
+    close = _CLOSE + revoke_sql(tables=["twh.tenants"], functions=functions)
+    sql = _TABLE + _NOTIFY + close + _grant("directory_reads", quote_name(role), "SELECT")
     if writers:
         sql += _grant("administrators_write", writers, "SELECT, INSERT, UPDATE, DELETE")
     return sql

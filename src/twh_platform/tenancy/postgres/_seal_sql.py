@@ -23,6 +23,7 @@ About the function:
 from __future__ import annotations
 
 from ._binding import SETTING
+from ._grants_sql import revoke_sql
 
 __all__ = ["INVALID_SEAL_SQLSTATE", "seal_sql"]
 
@@ -37,30 +38,6 @@ CREATE TABLE IF NOT EXISTS twh.seal_keys (
     added_at timestamptz NOT NULL DEFAULT now(),
     not_after timestamptz NOT NULL DEFAULT 'infinity'
 );
-DO $$
-DECLARE
-    reader oid;
-BEGIN
-    -- Default privileges may have granted it to somebody.  This takes back
-    -- what was granted on columns too.
-    FOR reader IN
-        SELECT acl.grantee
-        FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS acl
-        WHERE c.oid = 'twh.seal_keys'::regclass AND acl.grantee <> c.relowner
-        UNION
-        SELECT acl.grantee
-        FROM pg_catalog.pg_class AS c
-            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid,
-            pg_catalog.aclexplode(a.attacl) AS acl
-        WHERE c.oid = 'twh.seal_keys'::regclass AND acl.grantee <> c.relowner
-    LOOP
-        EXECUTE format(
-            'REVOKE ALL ON twh.seal_keys FROM %s CASCADE',
-            CASE WHEN reader = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(reader)) END
-        );
-    END LOOP;
-END
-$$;
 """
 
 _FUNCTION = """\
@@ -116,6 +93,7 @@ def seal_sql(*, allow_unsealed: bool = False) -> str:
     """
     return (
         _KEYS
+        + revoke_sql(tables=["twh.seal_keys"])
         + f"""\
 CREATE OR REPLACE FUNCTION twh.raise_unsealed() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp

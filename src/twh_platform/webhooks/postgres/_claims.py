@@ -1,56 +1,32 @@
 """
 Claiming, committing and forgetting in PostgreSQL, without a driver.
 
-What is asked of the database is written as generators: they yield an `Ask` and are
-sent its rows.  Each driver's module carries them out on a connection.
+The steps are carried out by `twh_platform.tenancy.postgres`, on the driver's connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
-
 from ...errors import ConfigurationError
 from ...tenancy._context import require_tenant
+from ...tenancy.postgres._steps import Ask, Steps
+from .._delivery import Delivery, checked_key
 from .._replay import (
     Claim,
     ClaimState,
     ClaimToken,
-    Delivery,
     Retention,
-    checked_key,
     conflict,
     new_nonce,
     replayed,
 )
 
 __all__ = [
-    "Ask",
-    "Rows",
-    "Steps",
-    "carry_out",
-    "carry_out_async",
     "claim_steps",
     "commit_steps",
     "purge_steps",
     "release_steps",
     "transaction_claim_steps",
 ]
-
-T = TypeVar("T")
-Rows: TypeAlias = Sequence[Sequence[Any]]
-
-
-class Ask(NamedTuple):
-    """
-    A statement, with ``$1::type`` and so on for its parameters.
-    """
-
-    sql: str
-    parameters: tuple[Any, ...] = ()
-
-
-Steps: TypeAlias = Generator[Ask, Rows, T]
 
 # Each names its tenant, so that an index is used.  The clock is the wall's: the
 # transaction may be old.
@@ -98,32 +74,6 @@ WHERE kept.tenant_id = (SELECT twh.current_tenant()) AND kept.delivery = ended.d
 RETURNING true"""
 
 _MOST_TURNS = 3
-
-
-def carry_out(steps: Steps[T], ask: Callable[[Ask], Rows]) -> T:
-    """
-    Carry steps out on a driver that waits.
-    """
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = ask(step)
-
-
-async def carry_out_async(steps: Steps[T], ask: Callable[[Ask], Awaitable[Rows]]) -> T:
-    """
-    Carry steps out on a driver that is awaited.
-    """
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        answer = await ask(step)
 
 
 def claim_steps(key: bytes, fingerprint: bytes, *, lease: float, ttl: float) -> Steps[Claim]:

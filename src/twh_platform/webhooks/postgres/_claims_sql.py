@@ -11,7 +11,8 @@ from typing import Final
 
 from ...tenancy.postgres import TenantTable, tenant_sql
 from ...tenancy.postgres._policies import quote_name
-from .._replay import KEY_BYTES, NONCE_BYTES
+from .._delivery import KEY_BYTES
+from .._replay import NONCE_BYTES
 
 __all__ = ["WEBHOOK_CLAIMS", "uninstall_sql", "webhooks_sql"]
 

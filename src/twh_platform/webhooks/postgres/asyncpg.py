@@ -8,11 +8,11 @@ Claiming a webhook in the handler's own transaction, on asyncpg connections (ext
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..._extras import missing_extra
-from .._replay import Delivery, Retention
-from ._claims import Ask, Rows, carry_out_async, purge_steps, transaction_claim_steps
+from ...tenancy.postgres._asyncpg_steps import carry_out
+from .._delivery import Delivery
+from .._replay import Retention
+from ._claims import purge_steps, transaction_claim_steps
 
 try:
     import asyncpg
@@ -34,15 +34,11 @@ async def claim_in(
     asyncpg's.
     """
     steps = transaction_claim_steps(delivery, retention)
-    await carry_out_async(steps, partial(_ask, connection))
+    await carry_out(steps, connection)
 
 
 async def purge_in(connection: asyncpg.Connection, *, limit: int = 1000) -> int:
     """
     Delete claims of the current tenant that have ended; return how many.
     """
-    return await carry_out_async(purge_steps(limit), partial(_ask, connection))
-
-
-async def _ask(connection: asyncpg.Connection, ask: Ask) -> Rows:
-    return [tuple(row) for row in await connection.fetch(ask.sql, *ask.parameters)]
+    return await carry_out(purge_steps(limit), connection)

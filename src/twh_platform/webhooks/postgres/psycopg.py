@@ -8,16 +8,16 @@ Claiming a webhook in the handler's own transaction, on psycopg connections (ext
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from ..._extras import missing_extra
-from .._replay import Delivery, Retention
-from ._claims import Ask, Rows, carry_out, carry_out_async, purge_steps, transaction_claim_steps
+from ...tenancy.postgres._psycopg_steps import carry_out, carry_out_async
+from .._delivery import Delivery
+from .._replay import Retention
+from ._claims import purge_steps, transaction_claim_steps
 
 try:
     import psycopg
-    from psycopg.rows import tuple_row
 except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
 
@@ -56,7 +56,7 @@ def claim_in(
         twh_platform.errors.ConfigurationError: With code ``retention_too_short``, if
             it would be forgotten while its signature is good.
     """
-    carry_out(transaction_claim_steps(delivery, retention), partial(_ask, connection))
+    carry_out(transaction_claim_steps(delivery, retention), connection)
 
 
 async def claim_in_async(
@@ -66,7 +66,7 @@ async def claim_in_async(
     The same on a `psycopg.AsyncConnection`; see `claim_in`.
     """
     steps = transaction_claim_steps(delivery, retention)
-    await carry_out_async(steps, partial(_ask_async, connection))
+    await carry_out_async(steps, connection)
 
 
 def purge_in(connection: psycopg.Connection[Any], *, limit: int = 1000) -> int:
@@ -78,26 +78,11 @@ def purge_in(connection: psycopg.Connection[Any], *, limit: int = 1000) -> int:
 
         limit: The most of them.
     """
-    return carry_out(purge_steps(limit), partial(_ask, connection))
+    return carry_out(purge_steps(limit), connection)
 
 
 async def purge_in_async(connection: psycopg.AsyncConnection[Any], *, limit: int = 1000) -> int:
     """
     The same on a `psycopg.AsyncConnection`.
     """
-    return await carry_out_async(purge_steps(limit), partial(_ask_async, connection))
-
-
-# Raw cursors know $1 and leave a percent sign alone.  They are made here, not by
-# the connection, whose factories are the caller's.
-
-
-def _ask(connection: psycopg.Connection[Any], ask: Ask) -> Rows:
-    with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(ask.sql.encode(), ask.parameters).fetchall()
-
-
-async def _ask_async(connection: psycopg.AsyncConnection[Any], ask: Ask) -> Rows:
-    async with psycopg.AsyncRawCursor(connection, row_factory=tuple_row) as cursor:
-        await cursor.execute(ask.sql.encode(), ask.parameters)
-        return await cursor.fetchall()
+    return await carry_out_async(purge_steps(limit), connection)

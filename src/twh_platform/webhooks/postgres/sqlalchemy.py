@@ -8,25 +8,12 @@ Claiming a webhook in a SQLAlchemy session's own transaction (extra: `sqlalchemy
 
 from __future__ import annotations
 
-import re
-from functools import partial
-from typing import TypeAlias
-
-from ..._extras import missing_extra
-from .._replay import Delivery, Retention
-from ._claims import Ask, Rows, carry_out, carry_out_async, purge_steps, transaction_claim_steps
-
-try:
-    from sqlalchemy import Connection, text
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
-except ImportError as cause:
-    raise missing_extra("sqlalchemy", cause) from cause
+from ...tenancy.postgres._sqlalchemy_steps import AsyncWork, Work, carry_out, carry_out_async
+from .._delivery import Delivery
+from .._replay import Retention
+from ._claims import purge_steps, transaction_claim_steps
 
 __all__ = ["claim_in", "claim_in_async", "purge_in", "purge_in_async"]
-
-Work: TypeAlias = Session | Connection
-AsyncWork: TypeAlias = AsyncSession | AsyncConnection
 
 _KEPT = Retention()
 
@@ -54,7 +41,7 @@ def claim_in(work: Work, delivery: Delivery, *, retention: Retention = _KEPT) ->
         twh_platform.errors.ConfigurationError: With code ``retention_too_short``, if
             it would be forgotten while its signature is good.
     """
-    carry_out(transaction_claim_steps(delivery, retention), partial(_ask, work))
+    carry_out(transaction_claim_steps(delivery, retention), work)
 
 
 async def claim_in_async(
@@ -64,33 +51,18 @@ async def claim_in_async(
     The same in an `AsyncSession`, or on an `AsyncConnection`.
     """
     steps = transaction_claim_steps(delivery, retention)
-    await carry_out_async(steps, partial(_ask_async, work))
+    await carry_out_async(steps, work)
 
 
 def purge_in(work: Work, *, limit: int = 1000) -> int:
     """
     Delete claims of the current tenant that have ended; return how many.
     """
-    return carry_out(purge_steps(limit), partial(_ask, work))
+    return carry_out(purge_steps(limit), work)
 
 
 async def purge_in_async(work: AsyncWork, *, limit: int = 1000) -> int:
     """
     The same in an `AsyncSession`, or on an `AsyncConnection`.
     """
-    return await carry_out_async(purge_steps(limit), partial(_ask_async, work))
-
-
-def _ask(work: Work, ask: Ask) -> Rows:
-    return _asked(work.connection() if isinstance(work, Session) else work, ask)
-
-
-async def _ask_async(work: AsyncWork, ask: Ask) -> Rows:
-    connection = await work.connection() if isinstance(work, AsyncSession) else work
-    return await connection.run_sync(_asked, ask)
-
-
-def _asked(connection: Connection, ask: Ask) -> Rows:
-    named = text(re.sub(r"\$(\d)::(\w+)", r"CAST(:p\1 AS \2)", ask.sql))
-    values = {f"p{at}": value for at, value in enumerate(ask.parameters, 1)}
-    return [tuple(row) for row in connection.execute(named, values)]
+    return await carry_out_async(purge_steps(limit), work)

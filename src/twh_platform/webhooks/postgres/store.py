@@ -7,20 +7,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any, TypeAlias, TypeVar, final
 
 from ..._extras import missing_extra
 from ...errors import ConfigurationError
+from ...tenancy.postgres._psycopg_steps import carry_out_async
+from ...tenancy.postgres._steps import Steps
 from .._replay import Claim, ClaimToken, store_unavailable
-from ._claims import Steps, carry_out_async, claim_steps, commit_steps, purge_steps, release_steps
+from ._claims import claim_steps, commit_steps, purge_steps, release_steps
 
 try:
     import psycopg
 except ImportError as cause:
     raise missing_extra("psycopg", cause) from cause
-
-from .psycopg import _ask_async
 
 __all__ = ["PostgresReplayStore"]
 
@@ -113,6 +112,6 @@ class PostgresReplayStore:
                 self._connect() as connection,
                 connection.transaction(),
             ):
-                return await carry_out_async(steps, partial(_ask_async, connection))
+                return await carry_out_async(steps, connection)
         except (psycopg.Error, TimeoutError, OSError) as error:
             raise store_unavailable("PostgreSQL", error) from error

@@ -82,8 +82,18 @@ function checkedId(text) {
 const good = (key, now) =>
   key.state !== "revoked" && now >= (key.not_before ?? -Infinity) && now <= (key.not_after ?? Infinity);
 
-const bytesOf = (key) =>
-  Buffer.from(key.type === "raw" ? key.base64 : key.text.replace(/^wh(sec|pk)_/, ""), "base64");
+const prefixes = { standard: "whsec_", public: "whpk_" };
+
+function bytesOf(key) {
+  const prefix = prefixes[key.type];
+  if (key.type !== "raw") {
+    must(key.text.startsWith(prefix), "secret_malformed");
+    return Buffer.from(key.text.slice(prefix.length), "base64");
+  }
+  const raw = Buffer.from(key.base64, "base64");
+  must(!/^wh[ps]k_/.test(raw.toString("latin1")), "secret_malformed");
+  return raw;
+}
 
 function fits(key, encoding, message, text) {
   if (key.type !== "public") {
