@@ -87,6 +87,22 @@ class Place:
         arguments = [*where, "--cursor", str(self.cursor), *more]
         return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
 
+    def job_to_the_end(self) -> tuple[int | None, str]:
+        """
+        Run the job, and again if it says that some remain.
+
+        A data key that was wrapped just before the rotation may be stored so
+        late that the job has passed its place: then it is told, with status 1.
+        """
+        for _ in range(3):
+            job = self.job()
+            said, _ = job.communicate(timeout=PATIENCE)
+            told = said.rstrip().endswith("none remains")
+            assert (job.returncode, told) in {(0, True), (1, False)}
+            if told:
+                break
+        return job.returncode, said
+
     def at(self) -> str:
         """
         How far the job says that it is.
@@ -196,14 +212,13 @@ def test_rotation_under_load_with_a_job_that_is_killed_twice(tmp_path):
             first = versions(place.records())[1]
         with killed_in_the_middle(place):
             second = versions(place.records())[1]
-        job = place.job()
-        said, _ = job.communicate(timeout=PATIENCE)
+        status, said = place.job_to_the_end()
         after = place.left()
 
     assert load.errors == []
     assert load.counts["opened"] > 0
     assert total > first > second > 0 == after
-    assert (job.returncode, "none remains" in said) == (0, True)
+    assert (status, "none remains" in said) == (0, True)
     assert versions(place.records()) == {2: total}
     assert {one.revision for one in place.records()} == {2}
     assert all_open(place)
