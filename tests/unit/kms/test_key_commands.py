@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import io
 from argparse import Namespace
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +20,16 @@ from twh_platform.cli import main
 from twh_platform.cli._keys import key_service
 from twh_platform.cli._progress import ProgressBar
 from twh_platform.errors import ConfigurationError, KeyNotFoundError
-from twh_platform.kms import LocalKeyService, SqliteDataKeyStore, TenantCipher, create_keyset
-from twh_platform.kms.lifecycle import JobProgress
+from twh_platform.kms import (
+    DataKeyRecord,
+    KeyContext,
+    LocalKeyService,
+    SqliteDataKeyStore,
+    TenantCipher,
+    create_keyset,
+)
+from twh_platform.kms._service import require_result
+from twh_platform.kms.lifecycle import JobProgress, remaining, rewrap
 
 TOKEN = '[auth]\nmethod = "token"\nfile = "token"\n'
 
@@ -98,7 +109,8 @@ def test_rewrap_goes_on_at_its_cursor(place, capsys):
 
     assert place.run("rewrap", "--rotate", "--cursor", str(cursor)) == 0
 
-    assert "1 data key of 1 tenant:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"going on at {cursor}: nothing is rotated\n1 data key of 1 tenant:" in out
     assert not cursor.exists()
     cursor.write_text("something else")
     assert place.run("rewrap", "--cursor", str(cursor)) == 2
@@ -115,6 +127,101 @@ def test_what_cannot_be_rewrapped_is_told(place, capsys):
     out = capsys.readouterr().out
     assert "1 failed: key_disabled" in out
     assert "acme: 1 remains\n" in out
+
+
+def late_data_keys(place: Place, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """
+    Has data keys of version 1 stored behind the place of a run, one at each page of acme's.
+
+    A stand-in for services that wrapped them before a rotation and are slow to store.
+    """
+    service, store = LocalKeyService(place.keyset), SqliteDataKeyStore(place.data_keys)
+    names = [bytes([*bytes(15), number]) for number in range(count)]
+    contexts = [KeyContext(tenant_id="acme", purpose="data", data_key_id=one) for one in names]
+    made = [require_result(one).wrapped for one in service.generate(contexts)]
+    waiting = list(zip(names, made, strict=True))
+    inner = LocalKeyService.rewrap
+
+    def rewrap_and_add(self: LocalKeyService, keys: Sequence[Any]) -> list[Any]:
+        if waiting and keys[0][1].tenant_id == "acme":
+            name, wrapped = waiting.pop()
+            record = DataKeyRecord(
+                tenant_id="acme",
+                data_key_id=name,
+                purpose="data",
+                wrapped=wrapped,
+                shared=False,
+                created_at=datetime.now(UTC),
+            )
+            store.add(record)
+        return inner(self, keys)
+
+    monkeypatch.setattr(LocalKeyService, "rewrap", rewrap_and_add)
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_what_is_stored_behind_the_place_is_rewrapped(late, place, monkeypatch, capsys):
+    """By another pass from the start, before the command says how it ended."""
+    late_data_keys(place, monkeypatch, late)
+
+    assert place.run("rewrap", "--rotate") == 0
+
+    out = capsys.readouterr().out
+    assert out.count("1 remains: once more from the start\n") == late
+    assert out.count("3 data keys of 2 tenants: 1 rewrapped, 2 were current") == 1
+    assert out.endswith("none remains\n")
+
+
+def test_control_one_pass_leaves_what_is_stored_behind_its_place(place, monkeypatch):
+    """It has come to its end, nothing failed, and one remains."""
+    late_data_keys(place, monkeypatch, 1)
+    service, store = LocalKeyService(place.keyset), SqliteDataKeyStore(place.data_keys)
+    service.rotate("acme")
+
+    report = rewrap(service, store)
+
+    assert (report.complete, remaining(service, store, "acme")) == (True, 1)
+
+
+def test_a_rotation_that_is_not_finished_is_not_begun_again(place, monkeypatch, capsys):
+    """After three passes it ends with 1; the same command then ends it, and the next rotates."""
+    late_data_keys(place, monkeypatch, 3)
+    again = ["rewrap", "--rotate", "--cursor", str(place.folder / "cursor")]
+
+    assert place.run(*again) == 1
+    out = capsys.readouterr().out
+    assert out.endswith("acme: 1 remains\n")
+    assert out.count("once more") == 2
+
+    assert place.run(*again, "--tenant", "acme") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("acme: not rotated again, version 2 waits for 1 data key\n")
+    assert out.endswith("none remains\n")
+
+    assert place.run(*again, "--tenant", "acme") == 0
+    assert capsys.readouterr().out.startswith("acme: version 3 wraps\n")
+
+
+def test_who_is_finished_is_rotated_beside_who_is_not(place, capsys):
+    """What waits at one tenant keeps no other from a new version."""
+    LocalKeyService(place.keyset).rotate("acme")
+
+    assert place.run("rewrap", "--rotate") == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("acme: not rotated again, version 2 waits for 1 data key\n")
+    assert "globex: version 2 wraps\n2 data keys of 2 tenants: 2 rewrapped" in out
+
+
+def test_what_failed_is_not_tried_again_at_once(place, capsys):
+    """A pass more would be refused as the last one was."""
+    service = LocalKeyService(place.keyset)
+    service.rotate("acme")
+    service.disable("acme")
+
+    assert place.run("rewrap") == 1
+
+    assert "once more" not in capsys.readouterr().out
 
 
 def test_who_was_shredded_does_not_keep_others_from_a_rotation(place, capsys):

@@ -197,7 +197,7 @@ def test_a_service_that_does_not_answer_ends_the_run_where_it_is(service, store)
     report = rewrap(Meddled(service, down), store, limit=2)
     rest = rewrap(service, store, after=report.cursor)
 
-    assert (report.looked, report.rewrapped) == (2, 2)
+    assert (report.looked, report.rewrapped, report.complete) == (2, 2, False)
     assert report.stopped == "key_service_unavailable"
     assert (rest.looked, rest.rewrapped, remaining(service, store, "acme")) == (4, 4, 0)
 
@@ -389,3 +389,12 @@ def test_a_conflict_that_never_ends_is_counted(service):
 
     assert report.failed == {"rewrap_conflict": 1}
     assert issubclass(KeyServiceUnavailableError, KeyServiceError)
+
+
+def test_a_run_that_is_stopped_at_once_is_not_complete(service, store):
+    """It has no cursor, as one that came to its end has none."""
+    fill(service, store, "acme", 2)
+
+    report = rewrap(service, store, stop=lambda: True)
+
+    assert (report.cursor, report.stopped, report.complete) == (None, "stopped", False)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -211,6 +213,70 @@ def test_a_copy_in_another_column_is_found(tmp_path, store):
     report = migrate_column(SqliteColumn(path, "suppliers", "iban"), store, prefix="iban")
 
     assert [(one.name, one.form) for one in report.left] == [("iban/1", "plain")]
+
+
+SEARCHED = """
+import os, sqlite3, subprocess, sys
+from twh_platform.kms.secrets import Secret, SqliteColumn, find_readable
+
+path, how = sys.argv[1:]
+ours = sqlite3.connect(path, isolation_level=None)
+ours.execute("PRAGMA journal_mode = WAL")
+ours.execute("UPDATE suppliers SET note = 'before' WHERE id = 1")
+secrets = {"iban": Secret("mark-GB29")}
+if how == "search":
+    left = SqliteColumn(path, "suppliers", "iban").search(secrets)
+else:
+    left = find_readable(secrets, [path])
+assert {one.form for one in left} == {"plain"}
+look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM suppliers')"
+subprocess.run([sys.executable, "-c", look, path], check=True)
+ours.execute("UPDATE suppliers SET note = 'after' WHERE id = 1")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("how", ["search", "control"])
+def test_a_search_takes_no_locks_from_who_has_the_file_open(how, tmp_path):
+    """Control: where the file is opened and closed here, what is committed next is lost."""
+    path = tmp_path / "app.sqlite"
+    _database(path)
+    subprocess.run([sys.executable, "-c", SEARCHED, str(path), how], timeout=60, check=True)
+
+    connection = sqlite3.connect(path)
+    (note,) = connection.execute("SELECT note FROM suppliers WHERE id = 1").fetchone()
+    connection.close()
+
+    assert note == ("before" if how == "control" else "after")
+
+
+def test_what_a_reader_keeps_in_the_file_is_found(tmp_path, store):
+    """Control: SQL has only the new row, and the file still has the old one for the reader."""
+    path = tmp_path / "app.sqlite"
+    _database(path)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("PRAGMA journal_mode = WAL")
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM suppliers").fetchall()
+    source = SqliteColumn(path, "suppliers", "iban")
+    report = migrate_column(source, store, prefix="iban")
+    reader.close()
+
+    assert (source.moved(), list(source.rows())) == (2, [])
+    assert {(one.name, Path(one.where).name) for one in report.left} >= {("iban/1", path.name)}
+
+
+@pytest.mark.parametrize("executable", ["", "/bin/false"])
+def test_a_file_that_no_process_reads_is_told(executable, tmp_path, monkeypatch):
+    """A search that was not done does not say that nothing is readable."""
+    path = tmp_path / "app.sqlite"
+    _database(path)
+    monkeypatch.setattr(sys, "executable", executable)
+
+    with pytest.raises(BackendUnavailableError) as caught:
+        SqliteColumn(path, "suppliers", "iban").search({})
+
+    assert caught.value.code == "migration_source_unavailable"
 
 
 def test_a_row_that_changes_meanwhile_is_not_overwritten(tmp_path, store):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
+_PASSES = 3
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """
@@ -31,7 +33,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add_tenants(parser)
-    add("--rotate", action="store_true", help="make a new version of each master key first")
+    add(
+        "--rotate",
+        action="store_true",
+        help="make a new version of each master key first, unless the last one is not used by all",
+    )
     add("--rate", type=float, metavar="NUMBER", help="data keys per second; all it can if left out")
     add("--check", action="store_true", help="open and compare each before it is stored")
     add(
@@ -54,32 +60,85 @@ def run(options: argparse.Namespace) -> int:
     """
     Rewrap, and say what was done and what remains.
     """
-    from ...kms.lifecycle import key_uses, rewrap, tenants_of
-
     with key_service(options) as service, data_key_store(options) as store:
-        tenants = sorted(set(options.tenant)) or None
         after = _read(options.cursor)
         refused = 0
         if options.rotate and after is None:
-            refused = _rotate(service, store, tenants)
-        bar = ProgressBar(lambda: sum(one.data_keys for one in key_uses(store, tenants=tenants)))
+            refused = _rotate(service, store, _named(options))
+        elif options.rotate:
+            sys.stdout.write(f"going on at {options.cursor}: nothing is rotated\n")
         with _stopping() as stopped:
-            report = rewrap(
-                service,
-                store,
-                tenants=tenants,
-                after=after,
-                origin=_origin(options),
-                check=options.check,
-                rate=options.rate,
-                progress=_both(bar, options.cursor),
-                stop=stopped,
-            )
-        bar.close()
-        _keep(options.cursor, report.cursor)
-        left = {one: _left(service, store, one) for one in tenants or tenants_of(store)}
-    _tell(report, {one: count for one, count in left.items() if count})
-    return OK if report.complete and not refused and not any(left.values()) else FOUND
+            report, left = _passes(options, service, store, after, stopped)
+    for tenant_id, count in left.items():
+        sys.stdout.write(f"{tenant_id}: {_remain(count)}\n")
+    if not left:
+        sys.stdout.write("none remains\n")
+    return OK if report.complete and not refused and not left else FOUND
+
+
+def _passes(
+    options: argparse.Namespace,
+    service: KeyService,
+    store: DataKeyStore,
+    after: str | None,
+    stopped: Callable[[], bool],
+) -> tuple[RewrapReport, dict[str, int]]:
+    """
+    Go over the data keys, and once more from the start while that can help.
+
+    What was wrapped just before the rotation may be stored behind the place
+    where a pass is, or after one that somebody else rotated in.
+    """
+    from ...kms.lifecycle import tenants_of
+
+    passes = 0
+    while True:
+        passes += 1
+        report = _one_pass(options, service, store, after, stopped)
+        _tell(report)
+        counts = {one: _left(service, store, one) for one in _named(options) or tenants_of(store)}
+        left = {one: count for one, count in counts.items() if count}
+        if passes == _PASSES or not _can_help(report, sum(left.values())):
+            return report, left
+        after = None
+        sys.stdout.write(f"{_remain(sum(left.values()))}: once more from the start\n")
+
+
+def _can_help(report: RewrapReport, left: int) -> bool:
+    # What was refused will be again; what somebody changed meanwhile need not be.
+    refused = sum(report.failed.values()) - report.failed.get("rewrap_conflict", 0)
+    return report.stopped is None and left > refused
+
+
+def _one_pass(
+    options: argparse.Namespace,
+    service: KeyService,
+    store: DataKeyStore,
+    after: str | None,
+    stopped: Callable[[], bool],
+) -> RewrapReport:
+    from ...kms.lifecycle import key_uses, rewrap
+
+    tenants = _named(options)
+    bar = ProgressBar(lambda: sum(one.data_keys for one in key_uses(store, tenants=tenants)))
+    report = rewrap(
+        service,
+        store,
+        tenants=tenants,
+        after=after,
+        origin=_origin(options),
+        check=options.check,
+        rate=options.rate,
+        progress=_both(bar, options.cursor),
+        stop=stopped,
+    )
+    bar.close()
+    _keep(options.cursor, report.cursor)
+    return report
+
+
+def _named(options: argparse.Namespace) -> list[str] | None:
+    return sorted(set(options.tenant)) or None
 
 
 def _rotate(service: KeyService, store: DataKeyStore, named: list[str] | None) -> int:
@@ -88,13 +147,21 @@ def _rotate(service: KeyService, store: DataKeyStore, named: list[str] | None) -
 
     Who is named is meant: then an error ends it.  Of all, who was shredded is
     passed over, and what concerns one tenant does not keep the others from
-    theirs; how many these are is returned.
+    theirs; how many these are is returned.  Whose last rotation is not finished
+    is not rotated again: that is what a repeated command is for.
     """
     from ...kms.lifecycle import tenants_of
     from ...kms.lifecycle._jobs import ends_run
 
     refused = 0
     for tenant_id in named or list(tenants_of(store)):
+        waiting, version = _unfinished(service, store, tenant_id)
+        if waiting:
+            keys = counted(waiting, "data key")
+            sys.stdout.write(
+                f"{tenant_id}: not rotated again, version {version} waits for {keys}\n"
+            )
+            continue
         try:
             info = service.rotate(tenant_id)
         except KeyServiceError as error:
@@ -108,6 +175,24 @@ def _rotate(service: KeyService, store: DataKeyStore, named: list[str] | None) -
         else:
             sys.stdout.write(f"{tenant_id}: version {info.version or 'new'} wraps\n")
     return refused
+
+
+def _unfinished(service: KeyService, store: DataKeyStore, tenant_id: str) -> tuple[int, int]:
+    """
+    How many data keys are by an older version, and which version wraps.
+    """
+    from ...kms.lifecycle import key_uses
+
+    uses = [one for one in key_uses(store, tenants=[tenant_id]) if one.key_version]
+    if not uses:
+        return 0, 0
+    try:
+        info = service.describe(tenant_id)
+    except KeyServiceError:
+        return 0, 0  # to rotate it fails too, and is told
+    mine = [one for one in uses if (one.provider, one.key_ref) == (service.name, info.key_ref)]
+    waiting = sum(one.data_keys for one in mine if one.key_version < info.version)
+    return waiting, info.version
 
 
 def _is_shredded(store: DataKeyStore, tenant_id: str, error: KeyServiceError) -> bool:
@@ -188,7 +273,7 @@ def _unusable(path: Path) -> ConfigurationError:
     return ConfigurationError(message, code="job_cursor_unusable")
 
 
-def _tell(report: RewrapReport, left: dict[str, int]) -> None:
+def _tell(report: RewrapReport) -> None:
     write = sys.stdout.write
     write(
         f"{counted(report.looked, 'data key')} of {counted(report.tenants, 'tenant')}: "
@@ -198,10 +283,10 @@ def _tell(report: RewrapReport, left: dict[str, int]) -> None:
         write(f"{count} failed: {code}\n")
     if report.stopped is not None:
         write(f"it ended early: {report.stopped}\n")
-    for tenant_id, count in left.items():
-        write(f"{tenant_id}: {count} {'remains' if count == 1 else 'remain'}\n")
-    if not left:
-        write("none remains\n")
+
+
+def _remain(count: int) -> str:
+    return f"{count} {'remains' if count == 1 else 'remain'}"
 
 
 COMMAND = Command(
@@ -212,6 +297,9 @@ COMMAND = Command(
     epilog="Exit status: 0 none remains, 1 some remain or a key was not rotated, "
     "2 it could not be done.\n"
     "It may be killed and run again at any time; services go on meanwhile.\n"
+    "What is stored behind its place is found by another pass, two at most.\n"
+    "--rotate does not rotate a tenant again whose data keys are not yet all by its newest\n"
+    "version: it ends that rotation, and the next run makes a new version.\n"
     "A key service that does not tell versions, as AWS KMS, leaves them all: "
     "what counts there\nis that it came to the end.",
 )

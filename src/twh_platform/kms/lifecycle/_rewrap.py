@@ -51,7 +51,7 @@ class RewrapReport:
             ``rewrap_conflict`` for those that others change all the time; they
             are as they were, and a run from the start tries them again.
 
-        cursor: Where to go on; None if the end was reached.
+        cursor: Where to go on; None if the end was reached, or nothing was done.
 
         stopped: Why it ended early: the code of the error of a key service that
             does not answer, or ``stopped`` if it was asked to; None if it did not.
@@ -71,7 +71,7 @@ class RewrapReport:
         """
         The end was reached and nothing failed.
         """
-        return self.cursor is None and not self.failed
+        return self.stopped is None and self.cursor is None and not self.failed
 
 
 def rewrap(
@@ -94,9 +94,13 @@ def rewrap(
 
     Rotate first, then rewrap; then ask `ensure_retirable` before a version is
     retired.  What is wrapped by the newest version is left alone, so a second
-    run is cheap.  A key service that does not answer ends the run where it is,
-    with nothing of the page lost; other errors count for the data keys that
-    they concern, and the run goes on.
+    run is cheap.  Where services go on meanwhile, ask `remaining` whether it is
+    needed: a data key that was wrapped just before the rotation may be stored
+    behind the place where the run is.
+
+    A key service that does not answer ends the run where it is, with nothing of
+    the page lost; other errors count for the data keys that they concern, and
+    the run goes on.
 
     Args:
         service: It wraps from now on.

@@ -13,15 +13,18 @@ snapshots or logs: what was readable anywhere is best rotated after the move.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 from urllib.parse import quote
 
 from ..._files import replace_file
@@ -99,6 +102,10 @@ def find_readable(
     """
     Search files for secrets: as they are, in base64, hex, percent-encoding, JSON and UTF-16.
 
+    Leave a SQLite file that this process has open to `SqliteColumn`.  Here it is
+    opened and closed, and with that goes what SQLite has locked of it, for all of
+    the process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+
     Args:
         secrets: Values by name.
 
@@ -111,9 +118,8 @@ def find_readable(
     needles = _needles(secrets)
     found: dict[Sighting, None] = {}
     for file in files:
-        with _reading(file):
-            for sighting in _search_file(Path(file), needles):
-                found[sighting] = None
+        with _reading(file), Path(file).open("rb") as opened:
+            found.update(dict.fromkeys(_search_stream(opened, needles, str(Path(file)))))
     return tuple(found)
 
 
@@ -173,17 +179,48 @@ def _aligned(value: HiddenBytes) -> Iterator[HiddenBytes]:
     yield HiddenBytes(base64.b64encode(value)[: len(value) // 3 * 4])
 
 
-def _search_file(path: Path, needles: list[_Needle]) -> Iterator[Sighting]:
+def _search_stream(file: BinaryIO, needles: list[_Needle], where: str) -> Iterator[Sighting]:
     overlap = max((len(one.text) for one in needles), default=1) - 1
-    with path.open("rb") as file:
-        window = HiddenBytes()
-        while True:
-            # Each window begins with the end of the one before: a value may span them.
-            kept = window[-overlap:] if overlap else b""
-            window = HiddenBytes(kept + (file.read(_CHUNK)))
-            yield from _search(window, needles, str(path))
-            if len(window) <= overlap or len(window) - len(kept) < _CHUNK:
-                return
+    window = HiddenBytes()
+    while True:
+        # Each window begins with the end of the one before: a value may span them.
+        kept = window[-overlap:] if overlap else b""
+        window = HiddenBytes(kept + (file.read(_CHUNK)))
+        yield from _search(window, needles, where)
+        if len(window) <= overlap or len(window) - len(kept) < _CHUNK:
+            return
+
+
+# What this process searches, that one only reads: no secret leaves this one.
+_COPY: Final = """
+import errno, shutil, sys
+try:
+    with open(sys.argv[1], "rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.flush()
+except OSError as error:
+    sys.exit(error.errno or errno.EIO)
+"""
+
+
+def _search_apart(path: Path, needles: list[_Needle]) -> list[Sighting]:
+    """
+    Search a file without opening it in this process.
+
+    Raises:
+        OSError: If it cannot be read, with the reason, or not to its end.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    command = [sys.executable, "-I", "-S", "-c", _COPY, os.fspath(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        found = list(_search_stream(cast("BinaryIO", child.stdout), needles, str(path)))
+    if child.returncode:
+        code = max(child.returncode, 0) or errno.EIO  # below zero it was killed
+        raise OSError(code, os.strerror(code))
+    return found
 
 
 def _search(text: bytes, needles: list[_Needle], where: str) -> Iterator[Sighting]:
@@ -459,7 +496,8 @@ class SqliteColumn:
     A column of a SQLite file.
 
     Its search goes over the bytes of the file and of its journals, after what was
-    replaced has been overwritten and the file rebuilt.
+    replaced has been overwritten and the file rebuilt.  They are read by a process
+    of their own: what this one has locked of the file through SQLite, it keeps.
 
     Args:
         path: The file.
@@ -535,9 +573,15 @@ class SqliteColumn:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        ends = ("", "-wal", "-journal", "-shm")
-        files = [Path(f"{self._path}{end}") for end in ends]
-        return find_readable(secrets, [file for file in files if file.exists()])
+        needles = _needles(secrets)
+        with _reading(self._path):
+            found = dict.fromkeys(_search_apart(self._path, needles))
+        for end in ("-wal", "-journal", "-shm"):
+            beside = Path(f"{self._path}{end}")
+            # SQLite removes these as it goes.
+            with _reading(beside), suppress(FileNotFoundError):
+                found.update(dict.fromkeys(_search_apart(beside, needles)))
+        return tuple(found)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
