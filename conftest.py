@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import chdir
 from doctest import ELLIPSIS
 
 import pytest
@@ -54,7 +55,8 @@ def document_database(request: pytest.FixtureRequest) -> Iterator[None]:
     owns the database, `ADMIN_DATABASE_URL` the superuser.
     """
     if "DATABASE_URL" not in request.path.read_text():
-        yield
+        with chdir("."):  # where an example goes, the next document does not begin
+            yield
         return
     server: PostgresServer = request.getfixturevalue("twh_postgres")
     owner = server.create_role("twh_docs_owner")

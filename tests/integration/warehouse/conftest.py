@@ -60,12 +60,13 @@ async def client(app: Starlette) -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def known_tokens() -> dict[tuple[str, str, int], str]:
     """
     The tokens that were given out already: a login takes a third of a second.
 
-    Each is known with the version of the secret that it is signed with.
+    Each is known with the version of the secret that it is signed with.  They are
+    good for less time than all tests take.
     """
     return {}
 
