@@ -22,7 +22,12 @@ from sybil.sybil import SybilCollection
 
 from twh_platform.testing import PostgresServer
 
-pytest_plugins = ["tests.support.attacks", "tests.support.bare_session", "tests.support.redis"]
+pytest_plugins = [
+    "tests.support.attacks",
+    "tests.support.bare_session",
+    "tests.support.otlp",
+    "tests.support.redis",
+]
 
 _markdown = [PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)]
 

@@ -13,12 +13,14 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -31,8 +33,10 @@ from .database import temporary_warehouse
 from .passwords import hash_password
 from .seed import MAIN, email, seed
 from .settings import Settings
-from .tour import Tour, tours
+from .telemetry import REQUEST_LOGS, json_logs
+from .tour import Seen, Tour, tours
 from .tour.check import drive
+from .tour.collector import HAS_OPENTELEMETRY, Collector, collecting
 from .tour.shell import shell_lines
 
 _USUAL_PORTS = range(8080, 8100)
@@ -40,14 +44,14 @@ _USUAL_PORTS = range(8080, 8100)
 Planner = Callable[[Settings, str], list[Tour]]
 
 
-def main(arguments: Sequence[str] | None = None, *, planner: Planner = tours) -> int:
+def main(arguments: Sequence[str] | None = None, *, planner: Planner | None = None) -> int:
     """
     Run the demo.
 
     Args:
         arguments: The command line.
 
-        planner: Makes the tours that `--check` takes.
+        planner: Makes the tours that `--check` takes; the whole of it without.
 
     Returns:
         The exit status.
@@ -65,8 +69,9 @@ def main(arguments: Sequence[str] | None = None, *, planner: Planner = tours) ->
             settings = replace(made, redis_url=redis_url)
             print(f"PostgreSQL {_release(server.version)} ({server.source})", flush=True)
             if options.check:
-                return asyncio.run(_check(settings, password, options.port, planner))
-            return asyncio.run(_serve(settings, password, options.port))
+                return _checked(settings, password, options.port, planner)
+            traced = replace(settings, otel={"OTEL_TRACES_SAMPLER": "always_on", **os.environ})
+            return asyncio.run(_serve(traced, password, options.port, as_json=options.json))
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 1 if options.check else 0
@@ -76,6 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.warehouse", description=__doc__)
     parser.add_argument("--check", action="store_true", help="take the tour and exit")
     parser.add_argument("--memory", action="store_true", help="count quotas without a Redis")
+    parser.add_argument("--json", action="store_true", help="log JSON lines, with ids")
     parser.add_argument("--port", type=int, default=None, help="instead of 8080 or the next free")
     return parser.parse_args(arguments)
 
@@ -104,6 +110,27 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def _checked(settings: Settings, password: str, port: int | None, planner: Planner | None) -> int:
+    log = settings.keyset_file.with_name("warehouse.log")
+    with _collecting() as collector, json_logs(logging.FileHandler(log), *REQUEST_LOGS):
+        otel = {}
+        if collector is not None:
+            otel = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+                "OTEL_TRACES_SAMPLER": "always_on",
+                "OTEL_BSP_SCHEDULE_DELAY": "200",
+            }
+        planner = planner or partial(tours, seen=Seen(log=log, collector=collector))
+        return asyncio.run(_check(replace(settings, otel=otel), password, port, planner))
+
+
+def _collecting() -> contextlib.AbstractContextManager[Collector | None]:
+    if HAS_OPENTELEMETRY:
+        return collecting()
+    print("no spans are looked for: the extra otel is not installed", flush=True)
+    return contextlib.nullcontext()
+
+
 async def _check(settings: Settings, password: str, port: int | None, planner: Planner) -> int:
     logging.getLogger("twh_platform").addHandler(logging.NullHandler())
     async with _running(settings, password, port or 0, access_log=False) as (url, _):
@@ -112,10 +139,13 @@ async def _check(settings: Settings, password: str, port: int | None, planner: P
     return 0 if right else 1
 
 
-async def _serve(settings: Settings, password: str, port: int | None) -> int:
-    async with _running(settings, password, port) as (url, stopped):
-        _print_tour(settings, url, password)
-        await stopped
+async def _serve(settings: Settings, password: str, port: int | None, *, as_json: bool) -> int:
+    # One line for each request: uvicorn's to read, or ours with the ids.
+    lines = json_logs(logging.StreamHandler(), "") if as_json else contextlib.nullcontext()
+    with lines:
+        async with _running(settings, password, port, access_log=not as_json) as (url, stopped):
+            _print_tour(settings, url, password)
+            await stopped
     return 0
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from twh_platform import TenantMiddleware
 from twh_platform.quotas import ClientAddress, QuotaMiddleware
@@ -101,6 +102,19 @@ OPERATIONS = (
 _PUBLIC = ("/auth/login", "/healthz", "/openapi.json", "/tenants", "/tenants/*", "/admin/*")
 
 
+class Warehouse(Starlette):
+    """
+    Starlette, with telemetry around all of it: errors that nobody has handled are seen as well.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """
+        All middleware, telemetry outermost.
+        """
+        services: Services = self.state.services
+        return services.telemetry.around(super().build_middleware_stack(), routes=self)
+
+
 def create_app(settings: Settings) -> Starlette:
     """
     The warehouse as an ASGI app; connections are made when it starts.
@@ -113,7 +127,7 @@ def create_app(settings: Settings) -> Starlette:
             await services.verify_logins()
             yield
 
-    app = Starlette(
+    app = Warehouse(
         routes=[*routes(OPERATIONS), *quotas.quota_routes(services)],
         middleware=[
             # By address, before anybody has said who they are: whoever tries passwords.

@@ -30,6 +30,8 @@ from twh_platform.quotas.postgres.overrides import PostgresOverrideStore
 from twh_platform.quotas.postgres.sqlalchemy import AsyncPostgresCapacity
 from twh_platform.quotas.postgres.usage import PostgresUsageLedger
 from twh_platform.quotas.redis import RedisQuotaStore
+from twh_platform.telemetry import ClientCalls
+from twh_platform.telemetry.redis import watch_redis
 
 from .settings import Settings
 
@@ -74,6 +76,7 @@ class Quotas:
         *,
         directory: AsyncConnectionPool[Any],
         administrator: AsyncConnectionPool[Any],
+        calls: ClientCalls,
     ) -> Self:
         """
         Put them together.
@@ -84,12 +87,14 @@ class Quotas:
             directory: Reads overrides and writes usage, of all tenants.
 
             administrator: Changes overrides and reads usage.
+
+            calls: Is told of what Redis is asked.
         """
         file = settings.plan_file
         tiers = Plans.example() if file is None else Plans.from_toml(file)
         overrides = PostgresOverrideStore(directory, administrators=administrator)
         plans = OverriddenPlans(tiers, overrides)
-        store = _store(settings.redis_url)
+        store = _store(settings.redis_url, calls)
         meter = UsageMeter(PostgresUsageLedger(directory))
         return cls(
             limiter=Limiter(store, plans=plans, rules=tiers.common, meter=meter),
@@ -115,10 +120,10 @@ class Quotas:
             yield
 
 
-def _store(redis_url: str | None) -> QuotaStore:
+def _store(redis_url: str | None, calls: ClientCalls) -> QuotaStore:
     if redis_url is None:
         return MemoryQuotaStore()
-    redis = RedisQuotaStore(lambda: Redis.from_url(redis_url))
+    redis = RedisQuotaStore(lambda: watch_redis(Redis.from_url(redis_url), calls))
     # The demo is one process; a deployment of ten says ten, and none takes more
     # than a tenth of a limit while Redis does not answer.
     return FallbackQuotaStore(LeasingQuotaStore(redis), instances=1)

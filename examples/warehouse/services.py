@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from twh_platform import CachedTenantDirectory
+from twh_platform.telemetry.psycopg import watch_pool
+from twh_platform.telemetry.sqlalchemy import watch_engine
 from twh_platform.tenancy.postgres import Seal
 from twh_platform.tenancy.postgres.directory import (
     PostgresTenantDirectory,
@@ -35,6 +37,7 @@ from .auth import Tokens
 from .keys import Keys
 from .quotas import Quotas
 from .settings import Settings
+from .telemetry import Telemetry
 from .vault import Vault
 from .webhooks import Webhooks
 
@@ -52,6 +55,8 @@ class Services:
 
     Attributes:
         settings: What the service was told.
+
+        telemetry: What is seen of it all.
 
         vault: The platform's own secrets.
 
@@ -88,6 +93,7 @@ class Services:
     """
 
     settings: Settings
+    telemetry: Telemetry
     vault: Vault
     seal: Seal
     tokens: Tokens
@@ -109,23 +115,31 @@ class Services:
         """
         Put them together.
         """
+        telemetry = Telemetry.of(settings)
+        calls = telemetry.calls
         vault = Vault.of(settings)
         seal = vault.seal()
-        app = bind_engine(_engine(settings.app_dsn, size=10), seal=seal)
-        login = bind_engine(_engine(settings.directory_dsn, size=4), seal=seal)
-        administrator = bind_engine(_engine(settings.administrator_dsn, size=2))
-        support = bind_administrator_engine(_engine(settings.support_dsn, size=2))
+        app = bind_engine(_engine(settings, settings.app_dsn, size=10), seal=seal)
+        login = bind_engine(_engine(settings, settings.directory_dsn, size=4), seal=seal)
+        administrator = bind_engine(_engine(settings, settings.administrator_dsn, size=2))
+        support = bind_administrator_engine(_engine(settings, settings.support_dsn, size=2))
         pool = directory_pool(_plain(settings.directory_dsn))
         administrators = directory_pool(_plain(settings.administrator_dsn), min_size=0, max_size=2)
+        for name, engine in (("app", app), ("login", login), ("administrator", administrator)):
+            watch_engine(engine, calls, pool=name)
+        watch_engine(support, calls, pool="support")
+        watch_pool(pool, calls, name="directory")
+        watch_pool(administrators, calls, name="administrators")
         return cls(
             settings=settings,
+            telemetry=telemetry,
             vault=vault,
             seal=seal,
             tokens=Tokens(settings, vault),
             keys=Keys.of(settings, service=vault.service, seal=seal),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
-            quotas=Quotas.of(settings, directory=pool, administrator=administrators),
-            webhooks=Webhooks(settings),
+            quotas=Quotas.of(settings, directory=pool, administrator=administrators, calls=calls),
+            webhooks=Webhooks(settings, calls),
             app=_sessions(app),
             login=_sessions(login),
             administrator=async_sessionmaker(administrator, expire_on_commit=False),
@@ -142,6 +156,7 @@ class Services:
         Open what has to be opened, and close everything at the end.
         """
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.telemetry.running())
             for engine in (*self.engines, self.support_engine):
                 stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(self.vault.running())
@@ -163,7 +178,7 @@ class Services:
         for engine in self.engines:
             await verify_login_async(engine, sealed=True)
         # Outside of an access the support engine would refuse this, too.
-        support = _engine(self.settings.support_dsn, size=1)
+        support = _engine(self.settings, self.settings.support_dsn, size=1)
         try:
             await verify_login_async(support, sealed=True, accept=_SUPPORT_BEARS)
         finally:
@@ -174,16 +189,19 @@ def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, sync_session_class=TenantSession, expire_on_commit=False)
 
 
-def _engine(dsn: str, *, size: int) -> AsyncEngine:
+def _engine(settings: Settings, dsn: str, *, size: int) -> AsyncEngine:
+    # The server gives up first, so that its reason is what is told.
+    milliseconds = settings.database_seconds * 1000
+    statement, lock = round(milliseconds * 0.8), round(milliseconds * 0.6)
     return create_async_engine(
         dsn,
         pool_size=size,
         max_overflow=0,
-        pool_timeout=2.0,
+        pool_timeout=settings.database_seconds * 0.4,
         hide_parameters=True,  # an error's text goes to the log
         connect_args={
             "connect_timeout": 3,
-            "options": "-c statement_timeout=4s -c lock_timeout=3s"
+            "options": f"-c statement_timeout={statement}ms -c lock_timeout={lock}ms"
             " -c idle_in_transaction_session_timeout=10s",
         },
     )

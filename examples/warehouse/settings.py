@@ -4,7 +4,7 @@ What the service is told from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +59,12 @@ class Settings:
         webhook_loopback: Whether webhooks may go to this machine, without TLS:
             for a demo and for tests.
 
+        metrics_token: What asks for the page of metrics; without it, this
+            machine may.
+
+        otel: The ``OTEL_*`` variables; without ``OTEL_EXPORTER_OTLP_ENDPOINT``
+            there are no spans.
+
         now: The clock.
     """
 
@@ -78,4 +84,6 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     webhook_seconds: float = 3.0
     webhook_loopback: bool = False
+    metrics_token: str | None = field(default=None, repr=False)
+    otel: Mapping[str, str] = field(default_factory=dict, repr=False)
     now: Callable[[], datetime] = _utc_now

@@ -14,7 +14,8 @@ in the OpenAPI document all follow from it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,15 +31,19 @@ from starlette.routing import Route
 
 from twh_platform.quotas import QUOTA_PROBLEM_TYPES, announce_capacity_notices
 from twh_platform.quotas.postgres import CapacityTaken
+from twh_platform.telemetry import BoundCounter
 from twh_platform.tenancy import finish_within
 
+from . import ledger
 from .auth import Caller, Role
 from .idempotency import Rendered, answer_once, key_of
-from .models import Record, Versioned
+from .models import Record, StockMovement, Versioned
 from .problems import Refusal
 from .services import Services
 
 __all__ = ["Call", "Operation", "operation", "routes"]
+
+_logger = logging.getLogger("warehouse.operations")
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -68,6 +73,7 @@ class Call:
     request: Request
     services: Services
     _db: AsyncSession | None = None
+    _counted: list[tuple[BoundCounter, int]] = field(default_factory=list)
     _taken: list[CapacityTaken] = field(default_factory=list)
     _caller: Caller | None = None
     _administrator: str | None = None
@@ -119,6 +125,20 @@ class Call:
         Give one unit back, in this transaction.
         """
         self._taken.append(await self.services.quotas.capacity.give_back(self.db, rule))
+
+    def count(self, counter: BoundCounter, amount: int = 1) -> None:
+        """
+        Count what is done, once it has been committed.
+        """
+        self._counted.append((counter, amount))
+
+    async def move(self, movements: Sequence[ledger.Movement]) -> list[StockMovement]:
+        """
+        Change the stock in this transaction, as `ledger.record`, and count it.
+        """
+        for one in movements:
+            self.count(self.services.telemetry.movements.labels(one.kind))
+        return await ledger.record(self.db, self.caller.id, movements)
 
     @asynccontextmanager
     async def transaction(self, *, sealed: bool) -> AsyncIterator[Call]:
@@ -206,6 +226,8 @@ class Operation:
         waits: Whether it waits for others than the database: then it says itself
             what is in a transaction, and what is the database's time.
 
+        business: What the business calls it; it is timed, and logged, under this name.
+
         problems: Codes that are particular to it, for the OpenAPI document.
     """
 
@@ -217,6 +239,7 @@ class Operation:
     idempotent: bool = False
     sealed: bool = False
     waits: bool = False
+    business: str = ""
     problems: tuple[str, ...] = ()
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
@@ -276,6 +299,14 @@ class Operation:
         Serve one request.
         """
         services: Services = request.app.state.services
+        if not self.business:
+            return await self._serve(request, services)
+        with services.telemetry.operation(self.business):
+            response = await self._serve(request, services)
+        _logger.info("%s", self.business)
+        return response
+
+    async def _serve(self, request: Request, services: Services) -> Response:
         caller: Caller | None = None
         administrator: str | None = None
         if self.access == "administrator":
@@ -288,6 +319,8 @@ class Operation:
         )
         given = await self._given(call)
         rendered = await self._answer_in_time(call, given)
+        for counter, amount in call._counted:  # noqa: SLF001 -- shared with the copy
+            counter.inc(amount)
         return Response(
             rendered.body, rendered.status, {"cache-control": "no-store", **rendered.headers}
         )
@@ -342,6 +375,7 @@ def operation(
     idempotent: bool = False,
     sealed: bool = False,
     waits: bool = False,
+    business: str = "",
     problems: tuple[str, ...] = (),
 ) -> Callable[[Handler], Operation]:
     """
@@ -359,6 +393,7 @@ def operation(
             idempotent=idempotent,
             sealed=sealed,
             waits=waits,
+            business=business,
             problems=problems,
             body=hints.get("body"),
             query=hints.get("query"),

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 
 import httpx
 
+from twh_platform.telemetry import ClientCalls
+from twh_platform.telemetry.httpx import AsyncTelemetryTransport
 from twh_platform.webhooks import (
     PROFILES,
     Key,
@@ -56,11 +58,13 @@ class Webhooks:
 
     Args:
         settings: The clock, and how long a receiver may take.
+
+        calls: Is told of each request to one.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._transport: httpx.AsyncHTTPTransport | None = None
+    def __init__(self, settings: Settings, calls: ClientCalls) -> None:
+        self._settings, self._calls = settings, calls
+        self._transport: httpx.AsyncBaseTransport | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,7 +73,8 @@ class Webhooks:
         """
         # No client: it would keep one receiver's cookies for another's, and read where
         # a redirect leads.  No proxy and no passwords from the environment.
-        async with httpx.AsyncHTTPTransport(trust_env=False) as self._transport:
+        plain = httpx.AsyncHTTPTransport(trust_env=False)
+        async with AsyncTelemetryTransport(plain, self._calls) as self._transport:
             yield
 
     def sign(self, webhook: Webhook, body: bytes) -> SignedRequest:

@@ -14,6 +14,8 @@ from typing import Any
 from .errors import ConfigurationError
 
 __all__ = [
+    "INNER_SCOPE",
+    "RESOLUTION",
     "ASGIApp",
     "Message",
     "Problem",
@@ -30,6 +32,17 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+INNER_SCOPE = "twh.inner_scope"
+"""
+Where middleware of ours that hands on a copy of the scope leaves the copy, so
+that outer middleware can see what was routed on.
+"""
+
+RESOLUTION = "twh.resolution"
+"""
+Where tenancy leaves, in the scope that it was given, how it resolved the tenant.
+"""
 
 _REQUEST_ID = "twh.request_id"
 _MEMBERS = frozenset({"type", "title", "status", "detail", "code", "request_id"})

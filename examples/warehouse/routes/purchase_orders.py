@@ -108,6 +108,7 @@ async def list_purchase_orders(call: Call, query: PageQuery) -> Page[PurchaseOrd
     access=Role.MANAGER,
     status=201,
     idempotent=True,
+    business="purchase_order.create",
     problems=("reference_unknown",),
 )
 async def create_purchase_order(call: Call, body: NewPurchaseOrder) -> PurchaseOrderView:
@@ -123,6 +124,7 @@ async def create_purchase_order(call: Call, body: NewPurchaseOrder) -> PurchaseO
     )
     call.db.add(order)
     await call.db.flush()
+    call.count(call.services.telemetry.orders.labels("purchase", "created"))
     return PurchaseOrderView.model_validate(order)
 
 
@@ -150,6 +152,7 @@ async def change_purchase_order(call: Call, body: PurchaseOrderChange) -> Purcha
     "/purchase_orders/{id:uuid}/receive",
     access=Role.CLERK,
     idempotent=True,
+    business="purchase_order.receive",
     problems=("order_closed", "quantity_exceeded", "reference_unknown"),
 )
 async def receive_purchase_order(call: Call, body: Receipt) -> PurchaseOrderView:
@@ -168,8 +171,9 @@ async def receive_purchase_order(call: Call, body: Receipt) -> PurchaseOrderView
         location_id=order.location_id,
         reference=f"purchase_order:{order.id}",
     )
-    await ledger.record(call.db, call.caller.id, movements)
+    await call.move(movements)
     complete = all(line.received == line.quantity for line in order.lines)
     order.status = "received" if complete else "partially_received"
     await touch(call.db, order)
+    call.count(call.services.telemetry.orders.labels("purchase", order.status))
     return PurchaseOrderView.model_validate(order)

@@ -77,6 +77,7 @@ async def get_return(call: Call) -> ReturnView:
     access=Role.CLERK,
     status=201,
     idempotent=True,
+    business="return.create",
     problems=("order_closed", "quantity_exceeded", "reference_unknown"),
 )
 async def create_return(call: Call, body: NewReturn) -> ReturnView:
@@ -106,7 +107,7 @@ async def create_return(call: Call, body: NewReturn) -> ReturnView:
         location_id=returned.location_id,
         reference=f"return:{returned.id}",
     )
-    await ledger.record(call.db, call.caller.id, movements)
+    await call.move(movements)
     return ReturnView.model_validate(returned)
 
 

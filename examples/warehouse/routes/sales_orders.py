@@ -99,6 +99,7 @@ async def list_sales_orders(call: Call, query: PageQuery) -> Page[SalesOrderView
     access=Role.CLERK,
     status=201,
     idempotent=True,
+    business="sales_order.create",
     problems=("reference_unknown",),
 )
 async def create_sales_order(call: Call, body: NewSalesOrder) -> SalesOrderView:
@@ -114,6 +115,7 @@ async def create_sales_order(call: Call, body: NewSalesOrder) -> SalesOrderView:
     )
     call.db.add(order)
     await call.db.flush()
+    call.count(call.services.telemetry.orders.labels("sales", "created"))
     return SalesOrderView.model_validate(order)
 
 
@@ -141,6 +143,7 @@ async def change_sales_order(call: Call, body: SalesOrderChange) -> SalesOrderVi
     "/sales_orders/{id:uuid}/ship",
     access=Role.CLERK,
     idempotent=True,
+    business="sales_order.ship",
     problems=("order_closed", "stock_short"),
 )
 async def ship_sales_order(call: Call) -> SalesOrderView:
@@ -155,7 +158,8 @@ async def ship_sales_order(call: Call) -> SalesOrderView:
         location_id=order.location_id,
         reference=f"sales_order:{order.id}",
     )
-    await ledger.record(call.db, call.caller.id, movements)
+    await call.move(movements)
     order.status = "shipped"
     await touch(call.db, order)
+    call.count(call.services.telemetry.orders.labels("sales", order.status))
     return SalesOrderView.model_validate(order)

@@ -110,6 +110,7 @@ async def list_movements(call: Call, query: StockQuery) -> Page[MovementView]:
     access=Role.CLERK,
     status=201,
     idempotent=True,
+    business="stock.adjust",
     problems=("stock_short", "reference_unknown"),
 )
 async def adjust_stock(call: Call, body: Adjustment) -> MovementView:
@@ -123,5 +124,5 @@ async def adjust_stock(call: Call, body: Adjustment) -> MovementView:
         quantity=body.quantity,
         reference=body.reason,
     )
-    [line] = await ledger.record(call.db, call.caller.id, [movement])
+    [line] = await call.move([movement])
     return MovementView.model_validate(line)

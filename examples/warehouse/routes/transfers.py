@@ -91,6 +91,7 @@ async def list_transfers(call: Call, query: PageQuery) -> Page[TransferView]:
     access=Role.CLERK,
     status=201,
     idempotent=True,
+    business="transfer.create",
     problems=("stock_short", "reference_unknown"),
 )
 async def create_transfer(call: Call, body: NewTransfer) -> TransferView:
@@ -107,6 +108,7 @@ async def create_transfer(call: Call, body: NewTransfer) -> TransferView:
     call.db.add(transfer)
     await call.db.flush()
     await _move(call, transfer, "transfer_out", transfer.from_location_id, -1)
+    call.count(call.services.telemetry.orders.labels("transfer", "created"))
     return TransferView.model_validate(transfer)
 
 
@@ -123,6 +125,7 @@ async def get_transfer(call: Call) -> TransferView:
     "/transfers/{id:uuid}/receive",
     access=Role.CLERK,
     idempotent=True,
+    business="transfer.receive",
     problems=("order_closed",),
 )
 async def receive_transfer(call: Call) -> TransferView:
@@ -134,6 +137,7 @@ async def receive_transfer(call: Call) -> TransferView:
     await _move(call, transfer, "transfer_in", transfer.to_location_id, 1)
     transfer.status = "received"
     await touch(call.db, transfer)
+    call.count(call.services.telemetry.orders.labels("transfer", transfer.status))
     return TransferView.model_validate(transfer)
 
 
@@ -146,4 +150,4 @@ async def _move(
         location_id=location_id,
         reference=f"transfer:{transfer.id}",
     )
-    await ledger.record(call.db, call.caller.id, movements)
+    await call.move(movements)

@@ -287,6 +287,7 @@ async def try_webhook(call: Call) -> TrialView:
     url, signed = await call.in_time(_signed_test(call))
     # No transaction waits for a receiver.
     attempt = await call.services.webhooks.send(url, signed)
+    call.count(call.services.telemetry.webhook_tests.labels(attempt.outcome))
     return TrialView(
         event_id=signed.id,
         outcome=attempt.outcome,

@@ -27,14 +27,15 @@ from .isolation import isolation
 from .keys import accounts, keys
 from .quotas import quotas
 from .step import Aside, Step
+from .telemetry import Seen, telemetry
 from .webhooks import webhooks
 from .work import work
 
-__all__ = ["Tour", "tours"]
+__all__ = ["Seen", "Tour", "tours"]
 
 
 # Of documentation (RFC 5737) and of benchmarks (RFC 2544): nobody's.
-_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113", "198.19.0", "198.19.1")
+_NETWORKS = ("192.0.2", "198.18.0", "198.51.100", "203.0.113", "198.19.0", "198.19.1", "198.18.1")
 
 # The months that are billed: this one and the last.
 _SPAN = timedelta(days=40)
@@ -51,16 +52,18 @@ class Tour:
     variables: Mapping[str, str]
 
 
-def tours(settings: Settings, password: str) -> list[Tour]:
+def tours(settings: Settings, password: str, seen: Seen | None = None) -> list[Tour]:
     """
     The whole demo: the administrator, the quotas, each of the two main tenants,
-    webhooks, the keys.
+    webhooks, telemetry, the keys.
 
     Args:
         settings: What the running app was given; the secret in its vault makes
             the tokens that no login would give.
 
         password: The password of every user.
+
+        seen: Where the log and the spans are, if anywhere.
     """
     vault = Vault.of(settings)
     tokens = Tokens(settings, vault)
@@ -82,6 +85,8 @@ def tours(settings: Settings, password: str) -> list[Tour]:
         names = {"tenant_id": tenant, "other_id": other, **odd}
         planned.append((tenant, [*work(tenant, other), *isolation()], names))
     planned.append(("webhooks", webhooks(settings, vault.seal()), {}))
+    planned.append(("telemetry", telemetry(seen or Seen()), {}))
+    # Last, since it revokes what the administrator's token is signed with.
     planned.append(("keys", keys(settings, vault.seal()), {}))
     return [
         Tour(

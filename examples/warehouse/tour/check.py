@@ -19,7 +19,7 @@ import psycopg
 from twh_platform.errors import PlatformError
 
 from . import Tour
-from .step import ABSENT, ANY, Aside, Contains, Lacks, Matches, Members, Step
+from .step import ABSENT, ANY, Aside, Contains, Holds, Lacks, Matches, Members, Step
 
 __all__ = ["Fault", "drive", "mismatch"]
 
@@ -85,7 +85,9 @@ async def _go(
     else:
         for number in range(1, step.times + 1):
             variables["n"] = str(number)
-            body = _body(await _take(client, step, variables))
+            answer = await _take(client, step, variables)
+            body = _body(answer)
+            variables.update(_named(step, answer))
     if step.keep:
         name, place = step.keep
         found = _dig(body, place)
@@ -156,6 +158,19 @@ def _compare(step: Step, answer: httpx.Response, variables: Mapping[str, str]) -
             raise Fault(wrong)
 
 
+def _named(step: Step, answer: httpx.Response) -> dict[str, str]:
+    """
+    What the named groups of its headers have matched.
+    """
+    return {
+        name: text
+        for header, value in step.expect_headers.items()
+        if isinstance(value, Matches)
+        and (match := re.fullmatch(value.pattern, answer.headers.get(header, "")))
+        for name, text in match.groupdict().items()
+    }
+
+
 def _kind(answer: httpx.Response) -> str:
     kind: str = answer.headers.get("content-type", "")
     return kind.partition(";")[0]
@@ -164,6 +179,8 @@ def _kind(answer: httpx.Response) -> str:
 def _body(answer: httpx.Response) -> Any:
     if _kind(answer) == "text/csv":
         return list(csv.DictReader(answer.text.splitlines()))
+    if _kind(answer) == "application/openmetrics-text":
+        return answer.text.splitlines()
     try:
         if _kind(answer) == "application/x-ndjson":
             return [json.loads(line) for line in answer.text.splitlines()]
@@ -191,7 +208,9 @@ def mismatch(found: Any, expected: Any, place: str = "body") -> str:
             return f"{place} has {len(found)} elements instead of {len(expected)}"
         pairs = enumerate(zip(found, expected, strict=True))
         return next(filter(None, (mismatch(a, b, f"{place}.{n}") for n, (a, b) in pairs)), "")
-    if isinstance(expected, Matches):
+    if isinstance(expected, Holds):
+        same = isinstance(found, str) and all(part in found for part in expected.parts)
+    elif isinstance(expected, Matches):
         same = isinstance(found, str) and bool(re.fullmatch(expected.pattern, found))
     else:
         same = type(found) is type(expected) and found == expected
@@ -236,6 +255,8 @@ def _fill(value: Any, variables: Mapping[str, str]) -> Any:
         return {key: _fill(one, variables) for key, one in value.items()}
     if isinstance(value, list):
         return [_fill(one, variables) for one in value]
+    if isinstance(value, Holds):
+        return Holds(tuple(_fill(part, variables) for part in value.parts))
     if isinstance(value, Contains | Lacks):
         return type(value)(_fill(value.element, variables))
     return value

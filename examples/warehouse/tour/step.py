@@ -16,6 +16,7 @@ __all__ = [
     "ANY",
     "Aside",
     "Contains",
+    "Holds",
     "Lacks",
     "Matches",
     "Members",
@@ -75,9 +76,20 @@ class Members:
 class Matches:
     """
     Matches a text of which all is like a regular expression.
+
+    In a header, what a named group has matched is kept as a variable.
     """
 
     pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """
+    Matches a text that has all of these parts.
+    """
+
+    parts: tuple[str, ...]
 
 
 def _silent(_body: Any) -> Iterable[str]:
@@ -115,8 +127,8 @@ class Step:
             sent again with the id of nothing in its place, and the answer must
             be the same.
 
-        kind: The content type, if it is not the usual one for JSON.  Of CSV and
-            NDJSON the body is the list of its lines.
+        kind: The content type, if it is not the usual one for JSON.  Of CSV,
+            NDJSON and OpenMetrics the body is the list of its lines.
 
         times: How often it is sent; `{n}` counts from 1.
 

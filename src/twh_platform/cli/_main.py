@@ -19,6 +19,7 @@ from ._command import CANNOT, Command
 __all__ = ["main"]
 
 _GROUPS = {
+    "dashboards": "dashboards for Grafana and rules for Prometheus",
     "kms": "master keys and what they wrap",
     "quotas": "how much tenants may use",
     "secrets": "secrets of tenants and of the platform",

@@ -435,6 +435,8 @@ class Decision:
         """
         The soft and shadow rules that had not enough left.
         """
+        if all(False not in part.outcome.fits for part in self.parts):
+            return ()  # asked of every admission that somebody listens to: no status is needed
         return tuple(
             one for one in self.statuses if not one.fits and one.rule.mode is not Mode.HARD
         )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .._asgi import ASGIApp, Problem, Receive, Scope, Send, request_id
+from .._asgi import INNER_SCOPE, RESOLUTION, ASGIApp, Problem, Receive, Scope, Send, request_id
 from .._signals import announce, has_listeners
 from ..errors import (
     BackendUnavailableError,
@@ -46,8 +46,6 @@ from ._tenant import Tenant
 __all__ = ["Resolution", "TenantMiddleware", "resolution_of"]
 
 _logger = logging.getLogger("twh_platform.tenancy")
-
-_RESOLUTION = "twh.resolution"
 
 
 class Resolution(NamedTuple):
@@ -82,7 +80,7 @@ def resolution_of(scope: Scope) -> Resolution:
         twh_platform.errors.NoCurrentTenantError: On a public path, or if
             `TenantMiddleware` did not see the request.
     """
-    found = scope.get(_RESOLUTION)
+    found = scope.get(RESOLUTION)
     if isinstance(found, Resolution):
         return found
     message = "TenantMiddleware resolved no tenant for this request"
@@ -164,7 +162,7 @@ class TenantMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        scope.pop(_RESOLUTION, None)
+        scope.pop(RESOLUTION, None)
         if self._public.cover(scope):
             with unbind_tenant():
                 await self.app(scope, receive, send)
@@ -232,14 +230,16 @@ def _outside(call: Callable[..., Awaitable[Any]], outer: Binding) -> Callable[..
 
 def _inner_scope(scope: Scope, resolution: Resolution) -> Scope:
     # In the scope that we were given, so that outer middleware can read it too.
-    scope[_RESOLUTION] = resolution
+    scope[RESOLUTION] = resolution
     root = resolution.claim.root_path
     if root is None:
         return scope
     path = scope["path"]
     if not path.startswith(root):  # a server that leaves root_path out of path
         path = scope.get("root_path", "") + path
-    return {**scope, "root_path": root, "path": path}
+    inner = {**scope, "root_path": root, "path": path}
+    scope[INNER_SCOPE] = inner
+    return inner
 
 
 def _resolved(resolution: Resolution, scope: Scope) -> TenantResolved:

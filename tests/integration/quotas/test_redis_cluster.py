@@ -100,7 +100,7 @@ class Load:
 
 async def test_tenants_lie_on_all_nodes_and_are_exact(cluster):
     """Sixty tenants, fifty takes each of forty: no node admits one too many."""
-    async with instance(cluster, budget=2.0) as store:
+    async with instance(cluster, budget=20.0) as store:
         takes = [take_of(f"n{number}", limit=40) for number in range(60)]
         await until_store(store, takes[0])
         outcomes = await asyncio.gather(*[store.take(one) for one in takes for _ in range(50)])

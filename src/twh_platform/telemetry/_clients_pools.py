@@ -1,0 +1,144 @@
+"""
+What is known about pools of connections, read when a page is rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from weakref import ref
+
+from ._http_metrics import define
+from ._instruments import BoundCounter, BoundHistogram
+from ._names import (
+    POOL_CONNECTIONS,
+    POOL_MOST,
+    POOL_PENDING,
+    POOL_TIMEOUTS,
+    POOL_USE,
+    POOL_WAIT,
+    MetricName,
+)
+from ._registry import Registry
+
+__all__ = ["PoolMetrics", "PoolState"]
+
+_Numbers = dict[tuple[str, ...], float]
+
+
+class PoolState(NamedTuple):
+    """
+    How it stands with one pool.
+
+    Args:
+        used: Connections that are out.
+
+        idle: Connections that wait to be used.
+
+        most: How many there may be; 0 for no bound.
+
+        pending: Who waits for one.
+    """
+
+    used: int
+    idle: int
+    most: int = 0
+    pending: int = 0
+
+
+class PoolMetrics:
+    """
+    The metrics of all pools that one `ClientCalls` watches.
+
+    Pools of the same name are counted together.  A pool that is gone, or
+    closed, is on no page.
+
+    Args:
+        registry: Where the metrics are defined.
+
+    Raises:
+        twh_platform.errors.ConfigurationError: With code ``metric_duplicate``,
+            if the registry has them already.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._wait = define(registry, POOL_WAIT)
+        self._use = define(registry, POOL_USE)
+        self._timeouts = define(registry, POOL_TIMEOUTS)
+        self._pools: list[tuple[str, Callable[[], Any], Callable[[Any], PoolState | None]]] = []
+        self._read(registry, POOL_CONNECTIONS, self._connections)
+        self._read(registry, POOL_MOST, lambda: self._sum(lambda state: state.most))
+        self._read(registry, POOL_PENDING, lambda: self._sum(lambda state: state.pending))
+
+    def add(self, name: str, pool: Any, read: Callable[[Any], PoolState | None]) -> None:
+        """
+        Show a pool from now on.
+
+        Args:
+            name: As on the page.
+
+            pool: The pool; held weakly, if it can be.
+
+            read: Reads it; None once it is closed.
+        """
+        held: Callable[[], Any]
+        try:
+            held = ref(pool)
+        except TypeError:
+            held = lambda: pool  # noqa: E731
+        self._pools.append((name, held, read))
+
+    def wait(self, name: str) -> BoundHistogram:
+        """
+        How long it took to get a connection.
+        """
+        found: BoundHistogram = self._wait.labels(name)
+        return found
+
+    def use(self, name: str) -> BoundHistogram:
+        """
+        How long a connection was out.
+        """
+        found: BoundHistogram = self._use.labels(name)
+        return found
+
+    def timeouts(self, name: str) -> BoundCounter:
+        """
+        How often there was no connection in time.
+        """
+        found: BoundCounter = self._timeouts.labels(name)
+        return found
+
+    def _states(self) -> list[tuple[str, PoolState]]:
+        states, gone = [], []
+        for entry in list(self._pools):
+            name, held, read = entry
+            pool = held()
+            try:
+                state = None if pool is None else read(pool)
+            except Exception:  # noqa: BLE001, S112 -- the other pools are shown
+                continue
+            if state is None:
+                gone.append(entry)
+            else:
+                states.append((name, state))
+        for entry in gone:
+            self._pools.remove(entry)
+        return states
+
+    def _connections(self) -> _Numbers:
+        numbers: _Numbers = {}
+        for name, state in self._states():
+            for label, count in (("used", state.used), ("idle", state.idle)):
+                numbers[name, label] = numbers.get((name, label), 0.0) + count
+        return numbers
+
+    def _sum(self, number: Callable[[PoolState], int]) -> _Numbers:
+        numbers: _Numbers = {}
+        for name, state in self._states():
+            numbers[name,] = numbers.get((name,), 0.0) + number(state)
+        return numbers
+
+    @staticmethod
+    def _read(registry: Registry, name: MetricName, read: Callable[[], _Numbers]) -> None:
+        registry.gauge_of(name.name, name.help, read, labels=name.labels, merge=name.merge)

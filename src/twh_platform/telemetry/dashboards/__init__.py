@@ -1,0 +1,3 @@
+"""
+Dashboards for Grafana, and rules for Prometheus, made from the table of names.
+"""

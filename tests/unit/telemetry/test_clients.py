@@ -1,0 +1,239 @@
+"""
+Calls of clients: their metric, their span, and what others are told.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+
+import pytest
+
+from tests.support.client_spans import Spans, in_request
+from twh_platform import Tenant, bind_tenant
+from twh_platform.errors import ConfigurationError
+from twh_platform.telemetry import ClientCalls, Registry, TrustBoundary, parse_baggage
+from twh_platform.telemetry._clients_pools import PoolState
+from twh_platform.telemetry._trust import Inbound
+
+ACME = Tenant(id="acme")
+
+
+@pytest.fixture
+def registry():
+    """A registry of its own."""
+    return Registry()
+
+
+@pytest.fixture
+def spans():
+    """What was recorded."""
+    return Spans()
+
+
+def page(registry):
+    """The page in words."""
+    return registry.page(openmetrics=True).decode()
+
+
+def test_a_call_is_an_observation(registry):
+    """A call that went well has its system, its operation and no error."""
+    ClientCalls(registry).database("postgresql", "SELECT").end()
+
+    labels = 'db_system_name="postgresql",db_operation_name="SELECT",error_type=""'
+    assert f"db_client_operation_duration_seconds_count{{{labels}}} 1" in page(registry)
+
+
+def test_a_failed_call_tells_the_type_alone(registry, spans):
+    """What an error says is nowhere: it may contain values."""
+    call = ClientCalls(registry, spans=spans).database("postgresql", "INSERT", "items")
+    call.end(ValueError("hunter2"))
+
+    assert 'error_type="ValueError"' in page(registry)
+    assert spans.made[0].error == "ValueError"
+    assert "hunter2" not in page(registry) + str(spans)
+
+
+def test_a_call_ends_once(registry):
+    """Whoever ends a call a second time counts nothing."""
+    call = ClientCalls(registry).database("redis", "GET")
+    call.end()
+    call.end(ValueError())
+
+    assert "ValueError" not in page(registry)
+    assert 'error_type=""} 1' in page(registry)
+
+
+def test_a_stream_that_is_left_early_is_no_error(registry):
+    """GeneratorExit is how a reader says that it has had enough."""
+    ClientCalls(registry).database("postgresql", "SELECT").end(GeneratorExit())
+
+    assert "GeneratorExit" not in page(registry)
+
+
+def test_a_cancelled_call_is_no_error(registry, spans):
+    """It is told apart: a client that leaves cancels what runs for it."""
+    calls = ClientCalls(registry, spans=spans)
+    calls.database("postgresql", "SELECT").end(CancelledError())
+    calls.request("GET", "stock", 80, "http").end(error=CancelledError())
+
+    assert page(registry).count('error_type="cancelled"} 1') == 2
+    assert [span.error for span in spans.made] == [None, None]
+    assert spans.made[0].attributes["platform.outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize(("state", "is_told"), [("23505", True), ("hunter2", False), (5, False)])
+def test_a_span_has_the_sqlstate(spans, state, is_told):
+    """Five characters as SQL has them, and nothing else that is called so."""
+    error = ValueError()
+    error.sqlstate = state
+    ClientCalls(spans=spans).database("postgresql", "INSERT").end(error)
+
+    assert spans.made[0].attributes.get("db.response.status_code") == (state if is_told else None)
+
+
+def test_a_span_says_who_and_what(spans):
+    """A span has the tenant that is bound, and the operation of its request."""
+    calls = ClientCalls(spans=spans)
+    with in_request() as exchange, bind_tenant(ACME):
+        exchange.operation = "order.place"
+        calls.database("postgresql", "INSERT", "orders", where=lambda: {"db.namespace": "shop"})
+
+    assert spans.made[0].name == "INSERT orders"
+    assert spans.made[0].kind == "client"
+    assert spans.made[0].attributes == {
+        "db.system.name": "postgresql",
+        "db.operation.name": "INSERT",
+        "db.collection.name": "orders",
+        "db.namespace": "shop",
+        "tenant.id": "acme",
+        "platform.operation": "order.place",
+    }
+
+
+def test_a_request_that_is_not_sampled_has_no_spans(registry, spans):
+    """The call is counted all the same."""
+    calls = ClientCalls(registry, spans=spans)
+    with in_request(sampled=False):
+        calls.database("postgresql", "SELECT").end()
+
+    assert not spans.made
+    assert "db_client_operation_duration_seconds_count" in page(registry)
+
+
+def test_the_exemplar_is_the_span(registry, spans):
+    """Metric and span have the same ids."""
+    ClientCalls(registry, spans=spans).database("postgresql", "SELECT").end()
+
+    place = spans.made[0].place
+    assert f'trace_id="{place.trace_id}",span_id="{place.span_id}"' in page(registry)
+
+
+def test_a_place_that_fails_fails_no_call(spans):
+    """What cannot be said about a span is left out."""
+    ClientCalls(spans=spans).database("redis", "GET", where=lambda: 1 / 0).end()
+
+    assert spans.names == ["GET"]
+
+
+def test_a_batch_is_one_call(spans):
+    """A pipeline says how many commands it has; one command does not."""
+    calls = ClientCalls(spans=spans)
+    calls.database("redis", "PIPELINE", batch=3).end()
+    calls.database("redis", "PIPELINE", batch=1).end()
+
+    assert spans.made[0].attributes["db.operation.batch.size"] == 3
+    assert "db.operation.batch.size" not in spans.made[1].attributes
+
+
+def test_hosts_are_bounded(registry):
+    """A host that is not named, and a method that is not known, have no label of their own."""
+    calls = ClientCalls(registry, hosts=["Stock.example"])
+    calls.request("GET", "stock.example", 443, "https").end(200)
+    for number in range(1000):
+        calls.request(f"BREW{number}", f"h{number}.example", 443, "https").end(503)
+
+    text = page(registry)
+    assert (
+        'http_request_method="GET",server_address="stock.example",http_response_status_code="200"'
+        in text
+    )
+    assert 'server_address="_OTHER",http_response_status_code="503",error_type="503"} 1000' in text
+    assert text.count("http_client_request_duration_seconds_count") == 2
+
+
+def test_strangers_are_told_nothing(spans):
+    """Trace context, baggage and tenant go to our hosts alone."""
+    calls = ClientCalls(spans=spans, trust=TrustBoundary(hosts=[".svc.example"]))
+    inbound = Inbound(baggage=parse_baggage([b"flavour=mild"]))
+    with in_request(inbound=inbound), bind_tenant(ACME):
+        ours = calls.request("GET", "stock.svc.example", 443, "https")
+        told = calls.outbound_headers(ours, "stock.svc.example")
+
+        assert told["traceparent"] == spans.made[0].place.traceparent
+        assert set(told["baggage"].split(",")) == {"tenant.id=acme", "flavour=mild"}
+        assert calls.outbound_headers(ours, "stranger.example") == {}
+
+
+def test_a_request_that_is_not_sampled_is_told_on(spans):
+    """What is called knows that nobody records, and in which trace it is."""
+    calls = ClientCalls(spans=spans, trust=TrustBoundary(hosts=["stock"]))
+    with in_request(sampled=False) as exchange:
+        told = calls.outbound_headers(calls.request("GET", "stock", 80, "http"), "stock")
+
+    assert told == {"traceparent": f"00-{exchange.trace_id}-{exchange.span_id}-02"}
+
+
+def test_outside_of_a_trace_nothing_is_told():
+    """Without a request and a span there are no ids to tell."""
+    calls = ClientCalls(trust=TrustBoundary(hosts=["stock"]))
+    call = calls.request("GET", "stock", 80, "http")
+
+    assert calls.outbound_headers(call, "stock") == {}
+
+
+def test_a_registry_takes_one(registry):
+    """A second one would count the same calls again."""
+    ClientCalls(registry)
+
+    with pytest.raises(ConfigurationError):
+        ClientCalls(registry)
+
+
+class Pool:
+    """Something that can be held weakly."""
+
+
+def test_pools_of_one_name_are_added(registry):
+    """Two pools of a name are one on the page, and a pool that is gone is on none."""
+    pools = ClientCalls(registry).pools
+    one, other = Pool(), Pool()
+    pools.add("main", one, lambda _: PoolState(2, 1, 5, 4))
+    pools.add("main", other, lambda _: PoolState(1, 0, 5))
+
+    assert 'pool_name="main",db_client_connection_state="used"} 3' in page(registry)
+    assert 'db_client_connection_pending_requests{db_client_connection_pool_name="main"} 4' in (
+        page(registry)
+    )
+    del one, other
+    assert 'pool_name="main"' not in page(registry)
+
+
+def test_a_closed_pool_leaves_the_page(registry):
+    """A pool that reads as None is forgotten, even if it can be held strongly only."""
+    pools = ClientCalls(registry).pools
+    states = [PoolState(0, 1)]
+    pools.add("main", 5, lambda _: states[0] if states else None)
+    assert 'pool_name="main"' in page(registry)
+    states.clear()
+
+    assert 'pool_name="main"' not in page(registry)
+
+
+def test_a_pool_that_cannot_be_read_hides_no_other(registry):
+    """It is asked again at the next page."""
+    pools = ClientCalls(registry).pools
+    pools.add("broken", 5, lambda _: 1 / 0)
+    pools.add("main", 5, lambda _: PoolState(0, 1))
+
+    assert 'pool_name="main"' in page(registry)
+    assert 'pool_name="broken"' not in page(registry)
