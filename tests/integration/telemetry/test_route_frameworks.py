@@ -484,9 +484,8 @@ def django():
     from django.conf import settings
     from django.core.asgi import get_asgi_application
     from django.urls import include, path, re_path
+    from django.utils.functional import empty
 
-    if settings.configured:
-        pytest.skip("another test has configured Django in this process")
     below = [path("pages/<slug:page>/", _django_async)]
     site = type(sys)("tests_of_routes_site")
     site.urlpatterns = [
@@ -497,6 +496,8 @@ def django():
         path("below/<int:site>/", include(below)),
     ]
     sys.modules[site.__name__] = site
+    # Django has one site in a process; others have tests too.
+    others, settings._wrapped = settings._wrapped, empty
     settings.configure(
         ROOT_URLCONF=site.__name__,
         ALLOWED_HOSTS=["*"],
@@ -504,7 +505,8 @@ def django():
         MIDDLEWARE=["twh_platform.telemetry.django_routes"],
         LOGGING_CONFIG=None,
     )
-    return get_asgi_application()
+    yield get_asgi_application()
+    settings._wrapped = others
 
 
 @pytest.mark.parametrize(
