@@ -17,6 +17,7 @@ KINDS = ("attack", "fact", "residual")
 PAGES = {
     "kms": ("key-attacks.md", 64),
     "quotas": ("quota-attacks.md", 32),
+    "telemetry": ("telemetry-attacks.md", 30),
     "tenancy": ("attacks.md", 54),
     "webhooks": ("webhook-attacks.md", 89),
 }

@@ -4,14 +4,14 @@ Public middleware around an app, and what it has told; each with its own registr
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
-import pytest
-
 from tests.support.telemetry import Client
+from twh_platform.testing import require_part
 
-__all__ = ["Contrib", "Exporter", "Instrumentator", "drive"]
+__all__ = ["Contrib", "Exporter", "Instrumentator", "anchor", "contrib", "drive"]
 
 
 async def drive(app: Any, scope: Any, client: Client | None = None) -> Client:
@@ -21,11 +21,25 @@ async def drive(app: Any, scope: Any, client: Client | None = None) -> Client:
     return client
 
 
+def anchor(name: str) -> Any:
+    """A public library, whose absence `TWH_REQUIRE=anchors` makes an error."""
+    try:
+        found = importlib.import_module(name)
+    except ModuleNotFoundError:
+        found = None
+    return require_part("anchors", found, hint=f"{name}, of the group `anchors` in pyproject.toml")
+
+
+def contrib() -> Any:
+    """OpenTelemetry's ASGI middleware."""
+    return anchor("opentelemetry.instrumentation.asgi").OpenTelemetryMiddleware
+
+
 class Contrib:
     """OpenTelemetry's ASGI middleware as it comes, with what it exports kept in memory."""
 
-    def __init__(self, app: Any) -> None:
-        asgi = pytest.importorskip("opentelemetry.instrumentation.asgi")
+    def __init__(self, app: Any, *, times: int = 1) -> None:
+        layer = contrib()
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
         from opentelemetry.sdk.trace import TracerProvider
@@ -33,11 +47,11 @@ class Contrib:
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
         self.reader, self.spans = InMemoryMetricReader(), InMemorySpanExporter()
-        tracers = TracerProvider()
+        tracers, meters = TracerProvider(), MeterProvider([self.reader])
         tracers.add_span_processor(SimpleSpanProcessor(self.spans))
-        self.app = asgi.OpenTelemetryMiddleware(
-            app, tracer_provider=tracers, meter_provider=MeterProvider([self.reader])
-        )
+        for _ in range(times):
+            app = layer(app, tracer_provider=tracers, meter_provider=meters)
+        self.app = app
 
     def points(self, name: str) -> list[Any]:
         """The data points of a metric."""
@@ -51,7 +65,7 @@ class _Prometheus:
     """What a registry of prometheus_client holds."""
 
     def __init__(self) -> None:
-        client = pytest.importorskip("prometheus_client")
+        client = anchor("prometheus_client")
         self.registry = client.CollectorRegistry()
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
@@ -66,7 +80,7 @@ class Instrumentator(_Prometheus):
 
     def __init__(self, app: Any) -> None:
         super().__init__()
-        module = pytest.importorskip("prometheus_fastapi_instrumentator")
+        module = anchor("prometheus_fastapi_instrumentator")
         module.Instrumentator(registry=self.registry).instrument(app)
         self.app = app
 
@@ -78,7 +92,7 @@ class Exporter(_Prometheus):
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__()
-        module = pytest.importorskip("starlette_exporter")
+        module = anchor("starlette_exporter")
         from prometheus_client import REGISTRY
 
         # It has one registry for the whole process, so names have to differ.

@@ -75,8 +75,8 @@ def site() -> Starlette:
 
 async def test_01_has_one_response_take_the_size_of_another(twh_attack):
     """Bytes are counted for each response; none is remembered by the middleware."""
-    attack = twh_attack(number=1, title="has a response reported with the size of another")
     peer, watched = Contrib(site()), Watched(site())
+    attack = twh_attack(number=1, title="has a response reported with the size of another")
     for path in ("/fixed", "/stream"):
         await drive(peer.app, http(path))
         await watched.get(http(path))
@@ -88,8 +88,8 @@ async def test_01_has_one_response_take_the_size_of_another(twh_attack):
 
 async def test_03_loses_the_route(twh_attack):
     """The whole template, also below a mount."""
-    attack = twh_attack(number=3, title="reaches a route that telemetry has no name for")
     peer, watched = Contrib(site()), Watched(site())
+    attack = twh_attack(number=3, title="reaches a route that telemetry has no name for")
     paths = ["/fixed", "/shops/7/items/8", "/shops/9/items/10"]
     for path in paths:
         await drive(peer.app, http(path))
@@ -103,8 +103,8 @@ async def test_03_loses_the_route(twh_attack):
 
 async def test_04_stretches_a_request_by_work_in_the_background(twh_attack):
     """Metric and exchange end at the last part of the body."""
-    attack = twh_attack(number=4, title="stretches the metric by work after the answer")
     peer, watched = Contrib(site()), Watched(site())
+    attack = twh_attack(number=4, title="stretches the metric by work after the answer")
     await drive(peer.app, http("/late"))
     await watched.get(http("/late"))
     attack.control(sum(point.sum >= 200 for point in peer.points("http.server.duration")))
@@ -115,8 +115,8 @@ async def test_04_stretches_a_request_by_work_in_the_background(twh_attack):
 
 async def test_05_makes_series_by_the_host_header(twh_attack):
     """A header of the client is no label."""
-    attack = twh_attack(number=5, title="makes series by writing Host headers")
     peer, watched = Contrib(site()), Watched(site())
+    attack = twh_attack(number=5, title="makes series by writing Host headers")
     for number in range(50):
         scope = http("/fixed", headers=[(b"host", b"h%d.example" % number)])
         await drive(peer.app, dict(scope))
@@ -130,8 +130,8 @@ async def test_05_makes_series_by_the_host_header(twh_attack):
 @pytest.mark.parametrize("kind", ["instrumentator", "starlette_exporter"])
 async def test_06_makes_series_by_methods_of_its_own(kind, twh_attack):
     """Methods are out of a closed list."""
-    attack = twh_attack(number=6, title="makes series by odd methods", form=kind)
     peer = Instrumentator(site()) if kind == "instrumentator" else Exporter(site())
+    attack = twh_attack(number=6, title="makes series by odd methods", form=kind)
     name = "http_requests_total" if kind == "instrumentator" else "starlette_requests_total"
     watched = Watched(site())
     for number in range(50):
@@ -155,17 +155,15 @@ async def cancelled(app, scope) -> None:
 @pytest.mark.parametrize("kind", ["instrumentator", "starlette_exporter"])
 async def test_07_burns_the_error_budget_by_leaving(kind, twh_attack):
     """Who leaves is counted, and as no error."""
+    peer = Instrumentator(site()) if kind == "instrumentator" else Exporter(site())
     attack = twh_attack(number=7, title="leaves, and is an error or nothing", form=kind)
     watched = Watched(site())
-    await cancelled(watched.app, http("/hangs"))
+    for app in (peer.app, watched.app):
+        await cancelled(app, http("/hangs"))
     if kind == "instrumentator":
-        peer = Instrumentator(site())
-        await cancelled(peer.app, http("/hangs"))
         found = peer.samples("http_requests_total")
         attack.control(int(sum(value for labels, value in found if labels["status"] == "5xx")))
     else:
-        peer = Exporter(site())
-        await cancelled(peer.app, http("/hangs"))
         attack.control(1 - int(sum(value for _, value in peer.samples("starlette_requests_total"))))
 
     assert [one[0] for one in watched.seen] == ["client_disconnect"]
@@ -175,8 +173,8 @@ async def test_07_burns_the_error_budget_by_leaving(kind, twh_attack):
 
 async def test_08_scans_unseen(twh_attack):
     """What is not found is counted, without the path."""
-    attack = twh_attack(number=8, title="scans for paths and is not counted")
     peer, watched = Exporter(site()), Watched(site())
+    attack = twh_attack(number=8, title="scans for paths and is not counted")
     for number in range(20):
         await drive(peer.app, http(f"/.env.{number}"))
         await watched.get(http(f"/.env.{number}"))
@@ -187,8 +185,8 @@ async def test_08_scans_unseen(twh_attack):
 
 async def test_24_makes_series_by_paths_that_are_not_there(twh_attack):
     """All of them share a label."""
-    attack = twh_attack(number=24, title="makes series by scanning for paths")
     peer, watched = Exporter(site(), filter_unhandled_paths=False), Watched(site())
+    attack = twh_attack(number=24, title="makes series by scanning for paths")
     for number in range(200):
         await drive(peer.app, http(f"/.env.{number}"))
         await watched.get(http(f"/.env.{number}"))
@@ -202,8 +200,8 @@ async def test_24_makes_series_by_paths_that_are_not_there(twh_attack):
 @pytest.mark.parametrize("kind", ["instrumentator", "starlette_exporter"])
 async def test_26_keeps_a_stream_open_unseen(kind, twh_attack):
     """An event stream is told while it is open, and is in no histogram of requests."""
-    attack = twh_attack(number=26, title="keeps an event stream open unseen", form=kind)
     peer = Instrumentator(site()) if kind == "instrumentator" else Exporter(site())
+    attack = twh_attack(number=26, title="keeps an event stream open unseen", form=kind)
     count = {
         "instrumentator": "http_request_duration_seconds_count",
         "starlette_exporter": "starlette_request_duration_seconds_count",

@@ -8,7 +8,7 @@ import contextvars
 
 import pytest
 
-from tests.attacks.telemetry._peers import Contrib, drive
+from tests.attacks.telemetry._peers import Contrib, anchor, drive
 from tests.support.telemetry import Client, Watched, answer, http, websocket
 from twh_platform.telemetry import Registry, set_route
 
@@ -32,8 +32,8 @@ def talk() -> Client:
 
 async def test_12_makes_a_span_of_each_message(twh_attack):
     """A websocket is one connection, with its messages counted."""
-    attack = twh_attack(number=12, title="makes a span of each message of a websocket")
     peer, watched = Contrib(echoes), Watched(echoes)
+    attack = twh_attack(number=12, title="makes a span of each message of a websocket")
     await drive(peer.app, websocket(), talk())
     await watched.get(websocket(), talk())
     attack.control(len(peer.spans.get_finished_spans()) - 1)
@@ -48,7 +48,7 @@ LONG = {"trace_id": "a" * 100, "span_id": "b" * 100}
 
 async def test_13_breaks_a_request_by_an_exemplar(twh_attack):
     """What is no exemplar is dropped and counted; the value stays."""
-    client = pytest.importorskip("prometheus_client")
+    client = anchor("prometheus_client")
     attack = twh_attack(number=13, title="breaks a request by an exemplar that is too long")
     naive = client.Histogram("took", "Time.", registry=client.CollectorRegistry())
     with pytest.raises(ValueError, match="128"):
@@ -65,7 +65,7 @@ async def test_13_breaks_a_request_by_an_exemplar(twh_attack):
 
 async def test_14_breaks_the_page_by_a_lone_surrogate(twh_attack):
     """Values are cleaned on their way in."""
-    client = pytest.importorskip("prometheus_client")
+    client = anchor("prometheus_client")
     attack = twh_attack(number=14, title="breaks the page for good by a lone surrogate")
     naive = client.CollectorRegistry()
     client.Counter("hits", "Hits.", ["route"], registry=naive).labels("/\ud800").inc()
