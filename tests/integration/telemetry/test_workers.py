@@ -43,7 +43,7 @@ registry = Registry(shared=MetricsDirectory(sys.argv[1]))
 left = int(sys.argv[2])
 def hook(event, arguments):
     global left
-    if event in {"os.rename", "os.remove"}:
+    if event in {"os.rename", "os.remove"} and str(arguments[0]).startswith(sys.argv[1]):
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
