@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import chdir
 from doctest import ELLIPSIS
 
 import pytest
@@ -60,8 +59,7 @@ def document_database(request: pytest.FixtureRequest) -> Iterator[None]:
     owns the database, `ADMIN_DATABASE_URL` the superuser.
     """
     if "DATABASE_URL" not in request.path.read_text():
-        with chdir("."):  # where an example goes, the next document does not begin
-            yield
+        yield
         return
     server: PostgresServer = request.getfixturevalue("twh_postgres")
     owner = server.create_role("twh_docs_owner")

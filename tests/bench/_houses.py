@@ -133,7 +133,7 @@ def _sealed(services: Services) -> async_sessionmaker[AsyncSession]:
 
 
 def _unsealed(services: Services) -> async_sessionmaker[AsyncSession]:
-    return _sessions(bind_engine(_engine(services.settings.app_dsn, size=10)))
+    return _sessions(bind_engine(_engine(services.settings, services.settings.app_dsn, size=10)))
 
 
 def _none(services: Services) -> async_sessionmaker[AsyncSession]:
@@ -142,7 +142,7 @@ def _none(services: Services) -> async_sessionmaker[AsyncSession]:
 
     event.listen(NamesTenant, "do_orm_execute", _name_tenant)
     return async_sessionmaker(
-        _engine(services.settings.app_dsn, size=10),
+        _engine(services.settings, services.settings.app_dsn, size=10),
         sync_session_class=NamesTenant,
         expire_on_commit=False,
     )
