@@ -39,7 +39,9 @@ def cluster(redis_cluster: RedisCluster):
 async def instance(cluster: RedisCluster, *, budget=0.04) -> AsyncIterator[FallbackQuotaStore]:
     """One process' stack of stores."""
     redis = RedisQuotaStore(
-        lambda: Client.from_url(cluster.url, socket_timeout=max(1.0, budget)), timeout=budget
+        lambda: Client.from_url(cluster.url, socket_timeout=max(1.0, budget)),
+        timeout=budget,
+        patience=max(2.0, budget),
     )
     leasing = LeasingQuotaStore(redis, denial=0)
     store = FallbackQuotaStore(leasing, instances=INSTANCES, longest_pause=0.4, budget=budget)
