@@ -28,7 +28,7 @@ import twh_platform
 PACKAGE = Path(twh_platform.__file__).parent
 EXTRAS = set(importlib.metadata.metadata("twh-platform").get_all("Provides-Extra") or ())
 
-LEAVES = {"errors", "_asgi", "_breaker", "_signals", "_extras", "_hidden", "_files"}
+LEAVES = {"errors", "_asgi", "_breaker", "_signals", "_extras", "_forks", "_hidden", "_files"}
 CONTEXT = {"tenancy._context", "tenancy._tenant", "tenancy._carry"}
 SEAMS = (
     "_async_service",

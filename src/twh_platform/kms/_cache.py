@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from .._forks import reset_after_fork
 from ..errors import (
     BackendUnavailableError,
     ConfigurationError,
@@ -32,7 +33,6 @@ from ..tenancy._tenant import Tenant
 from ._cache_entry import CachePolicy, Entry
 from ._clock import elapsed
 from ._deadline import no_deadline, time_left
-from ._forks import reset_after_fork
 from ._tails import tail_prefix
 from ._threads import Threads, answer
 

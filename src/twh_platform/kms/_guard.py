@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .._breaker import Breaker
+from .._forks import reset_after_fork
 from .._signals import announce, has_listeners
 from ..errors import (
     ConfigurationError,
@@ -23,7 +24,6 @@ from ._announcements import KeyChanged, KeyServiceDegraded, KeyServiceRestored, 
 from ._clock import elapsed
 from ._context import KeyContext
 from ._deadline import deadline, time_left
-from ._forks import reset_after_fork
 from ._secret import HiddenBytes
 from ._service import Capability, DataKey, Health, KeyInfo, KeyService, Mac, Result, WrappedKey
 

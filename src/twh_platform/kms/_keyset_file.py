@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Protocol
 
 from .._files import remove_left_over, replace_file, staged_file
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError, KeyServiceUnavailableError, KeyUnsupportedError
 from ._deadline import time_left
-from ._forks import reset_after_fork
 from ._keyset import Keyset
 from ._keyset_document import LARGEST_DOCUMENT_BYTES, Passphrase, decode_keyset, encode_keyset
 from ._secret import HiddenBytes, Secret

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError, KeyServiceUnavailableError, PlatformError
 from ._clock import utc_now
 from ._data_keys import (
@@ -22,7 +23,6 @@ from ._data_keys import (
     tenant_shredded,
     tombstone_of,
 )
-from ._forks import reset_after_fork
 from ._service import WrappedKey
 from ._sqlite_files import make_for_owner
 from ._sqlite_forks import close_before_fork, using_sqlite

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from ._forks import reset_after_fork
+from .._forks import reset_after_fork
 
 __all__ = ["Begin", "Writers", "writers_of"]
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError
 from ._deadline import time_left
-from ._forks import reset_after_fork
 
 __all__ = ["Threads", "TimedThreads", "answer"]
 

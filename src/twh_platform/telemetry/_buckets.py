@@ -7,8 +7,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError
-from ._forks import reset_after_fork
 
 __all__ = ["KeyedBuckets", "TokenBucket"]
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError
 from ._cells import Cells, Slot
 from ._definitions import (
@@ -22,7 +23,6 @@ from ._definitions import (
     finite_buckets,
 )
 from ._exposition import render
-from ._forks import reset_after_fork
 from ._instruments import EXEMPLAR_CELLS, Counter, Gauge, Histogram, Metric
 from ._merging import Labelled, merged
 from ._worker_file import (

@@ -23,8 +23,8 @@ from heapq import nlargest
 from statistics import median_low
 from typing import Any, Final, TypeVar
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError
-from ._forks import reset_after_fork
 from ._labels import clean_label
 
 __all__ = ["NO_TENANT", "OTHER_TENANTS", "TenantLabelStats", "TenantLabels", "TenantSeat"]

@@ -14,13 +14,13 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ..._forks import reset_after_fork
 from ...errors import (
     ConfigurationError,
     KeyServiceUnavailableError,
     PlatformError,
 )
 from .._deadline import time_left
-from .._forks import reset_after_fork
 from ._faults import Table, fault_of
 from ._quiet import quiet
 

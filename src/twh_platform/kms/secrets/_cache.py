@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self, TypeAlias
 
+from ..._forks import reset_after_fork
 from ...errors import (
     BackendUnavailableError,
     ConfigurationError,
@@ -23,7 +24,6 @@ from ...errors import (
     SecretConflictError,
 )
 from .._clock import elapsed, utc_now
-from .._forks import reset_after_fork
 from .._owner import require_owner
 from .._secret import Secret
 from ._announcing import announce_read

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
+from ..._forks import reset_after_fork
 from ...errors import ConfigurationError, KeyAccessDeniedError, KeyServiceError
-from .._forks import reset_after_fork
 from ._status import VaultRequestRefusedError
 from ._transport import Answer, Hidden, VaultTransport, valid_path
 

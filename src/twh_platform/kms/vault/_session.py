@@ -15,9 +15,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..._forks import reset_after_fork
 from ...errors import KeyAccessDeniedError, KeyServiceError
 from .._clock import elapsed
-from .._forks import reset_after_fork
 from ._auth import VaultAuth, VaultLogin
 from ._status import VaultRequestRefusedError
 from ._transport import Answer, Hidden, VaultTransport

@@ -24,13 +24,13 @@ import requests.adapters
 from hvac.adapters import RawAdapter
 from urllib3.util import Timeout
 
+from ..._forks import reset_after_fork
 from ...errors import (
     ConfigurationError,
     KeyServiceError,
     KeyServiceUnavailableError,
 )
 from .._deadline import time_left
-from .._forks import reset_after_fork
 from ._status import STALE_READ, error_of
 
 __all__ = ["Answer", "Hidden", "VaultTransport", "valid_path"]

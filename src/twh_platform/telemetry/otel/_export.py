@@ -19,7 +19,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from .._forks import reset_after_fork
+from ..._forks import reset_after_fork
 from .._http_metrics import define
 from .._names import EXPORT_DURATION, SPANS_DROPPED, SPANS_EXPORTED, SPANS_QUEUED
 from .._registry import Registry
