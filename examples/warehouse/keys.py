@@ -35,6 +35,8 @@ from twh_platform.kms.lifecycle import (
 )
 from twh_platform.kms.postgres.data_keys import PostgresDataKeyStore
 from twh_platform.kms.postgres.listener import KeyChangeListener
+from twh_platform.telemetry import ClientCalls
+from twh_platform.telemetry.psycopg import watch_pool
 from twh_platform.tenancy.postgres import Seal
 from twh_platform.tenancy.postgres.psycopg import TenantConnection
 
@@ -84,7 +86,7 @@ class Keys:
     threads: Threads
 
     @classmethod
-    def of(cls, settings: Settings, *, service: KeyService, seal: Seal) -> Self:
+    def of(cls, settings: Settings, *, service: KeyService, seal: Seal, calls: ClientCalls) -> Self:
         """
         Put them together.
 
@@ -94,12 +96,16 @@ class Keys:
             service: Where master keys are.
 
             seal: Seals the tenants of the connections.
+
+            calls: Is told of what the two stores ask.
         """
         app = _plain(settings.app_dsn)
         pools = tuple(
             _pool(dsn, seal=seal, size=size)
             for dsn, size in ((app, 4), (_plain(settings.administrator_dsn), 2))
         )
+        for pool, name in zip(pools, ("keys", "administered-keys"), strict=True):
+            watch_pool(pool, calls, name=name)
         store, administered = (PostgresDataKeyStore(pool.connection) for pool in pools)
         cipher = TenantCipher(service, store)
         return cls(

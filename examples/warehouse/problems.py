@@ -86,18 +86,40 @@ PROBLEMS: Mapping[str, Problem] = {
 }
 
 
+# RFC 9110, section 15.6: from here on the fault is ours.
+_SERVER_ERROR = 500
+
+
+def _problem_of(
+    code: str,
+    detail: str = "",
+    *,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
+) -> Problem:
+    """
+    The problem of this code, as `Refusal` takes it.
+    """
+    known = PROBLEMS[code]
+    merged = {**known.headers, **(headers or {})}
+    return replace(known, detail=detail, headers=merged, extensions=members)
+
+
 class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
     """
     Ends a request with the problem of this code.
 
     Args:
-        code: One of `PROBLEMS`.
+        code: One of `PROBLEMS`, with a status below 500.
 
         detail: What is particular to this occurrence; safe for the client.
 
         headers: Further response headers.
 
         members: Further members of the body.
+
+    Raises:
+        ValueError: For a fault of ours, which must not count as a refusal.
     """
 
     def __init__(
@@ -109,9 +131,10 @@ class Refusal(Exception):  # noqa: N818 -- it is an answer, not a fault
         **members: Any,
     ) -> None:
         super().__init__(code)
-        known = PROBLEMS[code]
-        merged = {**known.headers, **(headers or {})}
-        self.problem = replace(known, detail=detail, headers=merged, extensions=members)
+        self.problem = _problem_of(code, detail, headers=headers, **members)
+        if self.problem.status >= _SERVER_ERROR:
+            message = f"{code} is no refusal: its status is {self.problem.status}"
+            raise ValueError(message)
 
 
 # What the database says about the body that was sent.
@@ -130,12 +153,12 @@ def database_problem(error: DBAPIError) -> Problem:
     state = sqlstate_of(error)
     problem = refusal_of(error)
     if problem is None and state in _SAID:
-        return Refusal(_SAID[state]).problem
+        return _problem_of(_SAID[state])
     if problem is not None and problem.code == "backend_unavailable":
         _logger.warning("the database did not answer: %s %s", type(error.orig).__name__, state)
         return problem
     _logger.error("the database complained: %s", state, exc_info=error)
-    return problem or Refusal("internal_error").problem
+    return problem or _problem_of("internal_error")
 
 
 # What keys refuse; whatever else is a fault of ours.
@@ -158,40 +181,40 @@ async def _database(_request: Request, error: Exception) -> Any:
 
 async def _not_in_time(_request: Request, error: Exception) -> Any:
     _logger.warning("the database did not answer: %s", type(error).__name__)
-    return Refusal("backend_unavailable").problem
+    return _problem_of("backend_unavailable")
 
 
 async def _keys(request: Request, error: Exception) -> Any:
     assert isinstance(error, KeyServiceError)  # noqa: S101 -- for the type checker
     if error.retryable:
         _logger.warning("the keys did not answer: %s", error.code)
-        return Refusal("backend_unavailable").problem
+        return _problem_of("backend_unavailable")
     for kind, code in _KEYS.items():
         if isinstance(error, kind):
             # A value in the wrong place: somebody has written past the app.
             level = logging.WARNING if kind is DecryptionError else logging.INFO
             _logger.log(level, "request %s: %s", request_id(request.scope), error.code)
-            return Refusal(code).problem
+            return _problem_of(code)
     return await _unexpected(request, error)
 
 
 async def _conflict(_request: Request, _error: Exception) -> Any:
-    return Refusal("secret_changed").problem
+    return _problem_of("secret_changed")
 
 
 async def _credentials(_request: Request, _error: Exception) -> Any:
-    return Refusal("credentials_invalid").problem
+    return _problem_of("credentials_invalid")
 
 
 async def _unstated(request: Request, error: Exception) -> Any:
     assert isinstance(error, AdministratorError)  # noqa: S101 -- for the type checker
     if error.code in {"administrator_reason_missing", "administrator_text_invalid"}:
-        return Refusal("reason_invalid").problem
+        return _problem_of("reason_invalid")
     return await _unexpected(request, error)
 
 
 async def _gone(_request: Request, _error: Exception) -> Any:
-    return Refusal("body_malformed").problem  # half a body, and nobody who reads this
+    return _problem_of("body_malformed")  # half a body, and nobody who reads this
 
 
 async def _full(_request: Request, error: Exception) -> Any:
@@ -201,18 +224,18 @@ async def _full(_request: Request, error: Exception) -> Any:
 
 
 async def _stale(_request: Request, _error: Exception) -> Any:
-    return Refusal("precondition_failed").problem
+    return _problem_of("precondition_failed")
 
 
 async def _http(_request: Request, error: Exception) -> Any:
     assert isinstance(error, HTTPException)  # noqa: S101 -- for the type checker
     code = "method_not_allowed" if error.status_code == 405 else "not_found"  # noqa: PLR2004
-    return Refusal(code, headers=error.headers).problem
+    return _problem_of(code, headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Any:
     _logger.error("request %s failed", request_id(request.scope), exc_info=error)
-    return Refusal("internal_error").problem
+    return _problem_of("internal_error")
 
 
 HANDLERS: dict[Any, Any] = {

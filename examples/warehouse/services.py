@@ -136,7 +136,7 @@ class Services:
             vault=vault,
             seal=seal,
             tokens=Tokens(settings, vault),
-            keys=Keys.of(settings, service=vault.service, seal=seal),
+            keys=Keys.of(settings, service=vault.service, seal=seal, calls=calls),
             directory=CachedTenantDirectory(PostgresTenantDirectory(pool)),
             quotas=Quotas.of(settings, directory=pool, administrator=administrators, calls=calls),
             webhooks=Webhooks(settings, calls),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from twh_platform.kms import KeyService
+
 __all__ = ["Settings"]
 
 
@@ -65,6 +67,8 @@ class Settings:
         otel: The ``OTEL_*`` variables; without ``OTEL_EXPORTER_OTLP_ENDPOINT``
             there are no spans.
 
+        key_service: Opens what holds the master keys instead of the keyset.
+
         now: The clock.
     """
 
@@ -86,4 +90,5 @@ class Settings:
     webhook_loopback: bool = False
     metrics_token: str | None = field(default=None, repr=False)
     otel: Mapping[str, str] = field(default_factory=dict, repr=False)
+    key_service: Callable[[], KeyService] | None = None
     now: Callable[[], datetime] = _utc_now

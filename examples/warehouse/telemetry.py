@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from twh_platform import subscribe
+from twh_platform.kms import KeyUsed
 from twh_platform.platform import observe
 from twh_platform.telemetry import (
     AccessLog,
@@ -29,6 +31,7 @@ from twh_platform.telemetry import (
     watch_process,
 )
 
+from .problems import Refusal
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +49,9 @@ REQUEST_LOGS = ("warehouse.operations", "twh_platform.telemetry.access")
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
+# What is sealed in the database is not told to a collector.
+_SEALED_IN_QUERIES = ("bank_account",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
@@ -59,7 +65,7 @@ class Telemetry:
 
         operation: Times what the business does.
 
-        calls: Is told of each call of the database, of Redis and of receivers.
+        calls: Is told of each call of the database, of Redis, of receivers and of keys.
 
         page: Answers the path of the metrics.
 
@@ -94,7 +100,7 @@ class Telemetry:
         return cls(
             registry=registry,
             labels=TenantLabels(),
-            operation=Operations(registry, spans=tracing),
+            operation=Operations(registry, spans=tracing, refusals=[Refusal]),
             # No host is told our ids: webhooks go to strangers.
             calls=ClientCalls(registry, spans=tracing),
             page=MetricsApp(registry, token=settings.metrics_token),
@@ -141,11 +147,15 @@ class Telemetry:
         """
         Hear what is announced; at the end, send the spans that still wait.
         """
-        end = observe(self.registry, tenants=self.labels, events=self._events())
+        ends = [
+            observe(self.registry, tenants=self.labels, events=self._events()),
+            subscribe(KeyUsed, self.calls.key_used),
+        ]
         try:
             yield
         finally:
-            end()
+            for end in ends:
+                end()
             if self.spans is not None:
                 await asyncio.to_thread(self.spans.shutdown)
 
@@ -169,6 +179,7 @@ def _spans(settings: Settings, registry: Registry) -> ConfiguredTelemetry | None
         endpoint=endpoint,
         metrics=registry,
         set_global=False,  # more than one app may run in a process
+        tracing={"secret_names": _SEALED_IN_QUERIES},
         environ=settings.otel,
     )
 

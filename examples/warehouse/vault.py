@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 from twh_platform.errors import PlatformError
@@ -91,10 +92,11 @@ class Vault:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """
-        Open the keyset and the file of secrets.
+        Open the keyset, or what is there instead, and the file of secrets.
         """
         file = settings.secrets_file
-        service = GuardedKeyService(LocalKeyService(settings.keyset_file))
+        opened = settings.key_service or partial(LocalKeyService, settings.keyset_file)
+        service = GuardedKeyService(opened())
         cipher = TenantCipher(service, SqliteDataKeyStore(file), purpose=_PURPOSE)
         secrets = CachedSecrets(SqliteSecretStore(file, cipher, now=settings.now), now=settings.now)
         return cls(

@@ -15,7 +15,9 @@ from .errors import ConfigurationError
 
 __all__ = [
     "INNER_SCOPE",
+    "REQUEST_ID",
     "RESOLUTION",
+    "TENANT_KNOWN",
     "ASGIApp",
     "Message",
     "Problem",
@@ -23,6 +25,7 @@ __all__ = [
     "Scope",
     "Send",
     "header_values",
+    "innermost",
     "request_id",
     "route_path",
 ]
@@ -39,12 +42,23 @@ Where middleware of ours that hands on a copy of the scope leaves the copy, so
 that outer middleware can see what was routed on.
 """
 
+REQUEST_ID = "twh.request_id"
+"""
+Where the id of a request is kept in its scope, once `request_id` has made it.
+"""
+
 RESOLUTION = "twh.resolution"
 """
 Where tenancy leaves, in the scope that it was given, how it resolved the tenant.
 """
 
-_REQUEST_ID = "twh.request_id"
+TENANT_KNOWN = "twh.tenant_known"
+"""
+Where outer middleware leaves a function that tenancy calls once with the tenant's
+id, before anything inside runs.  It is quick, and never raises.
+"""
+
+_MOST_SCOPES = 8
 _MEMBERS = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 
 
@@ -55,6 +69,18 @@ def header_values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key.lower() == name]
 
 
+def innermost(scope: Scope) -> Scope:
+    """
+    The scope that was routed on, after the copies that `INNER_SCOPE` leads to.
+    """
+    for _ in range(_MOST_SCOPES):
+        inner = scope.get(INNER_SCOPE)
+        if inner is None:
+            break
+        scope = inner
+    return scope
+
+
 def request_id(scope: Scope) -> str:
     """
     The id of this request: 32 hexadecimal digits, made on first use.
@@ -62,9 +88,9 @@ def request_id(scope: Scope) -> str:
     It is ours.  What the client calls its request is not taken over, because
     it would reach logs and answers unchecked.
     """
-    found: str | None = scope.get(_REQUEST_ID)
+    found: str | None = scope.get(REQUEST_ID)
     if found is None:
-        found = scope[_REQUEST_ID] = os.urandom(16).hex()
+        found = scope[REQUEST_ID] = os.urandom(16).hex()
     return found
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 __all__ = ["remove_left_over", "replace_file", "staged_file"]
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Not on Windows, which imports this module all the same.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 
 
 def replace_file(path: Path, content: bytes, *, like: os.stat_result | None = None) -> None:

@@ -36,7 +36,10 @@ def subscribe(signal: type[S], listener: Callable[[S], None]) -> Callable[[], No
 
     def unsubscribe() -> None:
         kept = tuple(one for one in _listeners.get(signal, ()) if one is not listener)
-        _listeners[signal] = kept
+        if kept:
+            _listeners[signal] = kept
+        else:
+            _listeners.pop(signal, None)
 
     return unsubscribe
 
@@ -45,7 +48,7 @@ def has_listeners(signal: type) -> bool:
     """
     Whether anyone subscribed to this class: if not, the signal need not be built.
     """
-    return bool(_listeners.get(signal))
+    return signal in _listeners
 
 
 def announce(signal: object) -> None:

@@ -19,7 +19,9 @@ from .errors import MissingExtraError
 from .telemetry import _announced as listeners
 from .telemetry import _names as names
 from .telemetry._announced import Emit, Fixed, Listener
-from .telemetry._http_metrics import define
+from .telemetry._announced_parts import Degraded, Restored, Whereabouts
+from .telemetry._announced_tenants import CountTenant, Remaining
+from .telemetry._define import define
 from .telemetry._names import MetricName
 from .telemetry._registry import Registry
 from .telemetry._tenants import TenantLabels
@@ -159,7 +161,8 @@ def _listeners(registry: Registry, tenants: TenantLabels | None, events: Emit | 
     # A metric that two signals count into is defined once.
     defined: Define = cache(lambda name: define(registry, name))
     for signal, name, labels in COUNTED:
-        yield signal, listeners.Counting(registry, listeners.Counted(defined(name), labels))
+        counted = listeners.Counted(registry, defined(name), labels)
+        yield signal, listeners.Counting(registry, counted)
     yield from _of_administrators(registry, defined)
     yield from _of_quotas(registry, defined)
     yield from _of_keys(registry, defined)
@@ -183,6 +186,8 @@ def _of_quotas(registry: Registry, defined: Define) -> Pairs:
     exceeded = Fixed("exceeded")
     yield "quotas.QuotaRefused", listeners.CountEach(registry, decisions, _RESULTS)
     yield "quotas.QuotaExceeded", listeners.CountEach(registry, decisions, exceeded)
+    seconds = defined(names.QUOTA_BACKEND)
+    yield "quotas.QuotaDecided", listeners.Decided(registry, decisions, seconds)
     for result in _WITHOUT_STORE:
         child = defined(names.QUOTA_WITHOUT_STORE).labels(result)
         yield "quotas.QuotaStoreRestored", listeners.CountPart(registry, child, result)
@@ -197,19 +202,22 @@ def _of_keys(registry: Registry, defined: Define) -> Pairs:
     for outcome, field in (("success", "rewrapped"), ("failure", "failed")):
         child = defined(names.KMS_REWRAPPED).labels(outcome)
         yield "kms.lifecycle.DataKeysRewrapped", listeners.CountPart(registry, child, field)
+    using = defined(names.KMS_DURATION)
+    used = listeners.Took(registry, using, "seconds", ("operation", "service", "code"))
+    yield "kms.KeyUsed", used
     shredding = defined(names.KMS_SHRED_DURATION)
     took = listeners.Took(registry, shredding, "seconds", ("service", "state"))
     yield "kms.lifecycle.TenantShredded", took
 
 
 def _of_degradation(registry: Registry, defined: Define) -> Pairs:
-    where = listeners.Whereabouts(
+    where = Whereabouts(
         registry,
         defined(names.DEGRADED),
         defined(names.DEGRADATIONS),
         defined(names.DEGRADED_SECONDS),
     )
-    began, ended = listeners.Degraded, listeners.Restored
+    began, ended = Degraded, Restored
     yield "quotas.QuotaStoreDegraded", began(where, "quota_store", reason="reason")
     yield "quotas.QuotaStoreRestored", ended(where, "quota_store", seconds="seconds")
     # Announced once more when the first of it is lost.
@@ -225,8 +233,8 @@ def _of_degradation(registry: Registry, defined: Define) -> Pairs:
 def _of_tenants(registry: Registry, defined: Define, tenants: TenantLabels) -> Pairs:
     # Not of TenantRefused: its tenant is one that a stranger has named.
     refusals = defined(names.TENANT_QUOTA_REFUSALS)
-    yield "quotas.QuotaRefused", listeners.CountTenant(registry, refusals, tenants)
-    yield "quotas.QuotaNotice", listeners.Remaining(registry, names.QUOTA_REMAINING, tenants)
+    yield "quotas.QuotaRefused", CountTenant(registry, refusals, tenants)
+    yield "quotas.QuotaNotice", Remaining(registry, names.QUOTA_REMAINING, tenants)
 
 
 def _of_traces(registry: Registry, events: Emit) -> Pairs:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ._rows import Row, as_json
 
-_CAPABILITIES = ("tenancy", "quotas", "kms", "webhooks")
+_CAPABILITIES = ("tenancy", "quotas", "kms", "webhooks", "telemetry")
 
 
 def main() -> None:
@@ -57,6 +57,10 @@ def _rows_of(capability: str) -> Callable[..., list[Row]]:
         from .webhooks import rows as webhook_rows
 
         return webhook_rows
+    if capability == "telemetry":
+        from .telemetry import rows as telemetry_rows
+
+        return telemetry_rows
     raise SystemExit(f"there is a benchmark of {', '.join(_CAPABILITIES)}, none of {capability}")
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Series", "Variant", "measure"]
+__all__ = ["Series", "Variant", "backend_cpu_seconds", "measure"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -118,9 +118,13 @@ def _block(variant: Variant, size: int, series: Series) -> None:
 
 
 def _server_seconds(backends: Sequence[int]) -> float:
-    return sum(map(_backend_cpu_seconds, backends))
+    return sum(map(backend_cpu_seconds, backends))
 
 
-def _backend_cpu_seconds(pid: int) -> float:
+def backend_cpu_seconds(pid: int) -> float:
+    """
+    The CPU time that the threads of a process have taken so far.
+    """
     # In nanoseconds; /proc/PID/stat counts in hundredths of a second.
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ._rows import Row
 
-__all__ = ["BLOCKS", "PAGES", "QUOTA_BLOCKS", "render"]
+__all__ = ["BLOCKS", "PAGES", "QUOTA_BLOCKS", "TELEMETRY_BLOCKS", "render"]
 
 PAGES = Path(__file__).parents[2] / "docs" / "explanation"
 
@@ -364,11 +364,93 @@ WEBHOOK_BLOCKS: dict[str, Write] = {
 }
 """The same for the page on what webhooks cost."""
 
+_REQUEST = "us/request"
+TELEMETRY_BLOCKS: dict[str, Write] = {
+    "conditions": _conditions,
+    "starlette": _Table(
+        head="Starlette, one route",
+        pattern=r"starlette: (ours, .+)",
+        reference="bare",
+        unit=_REQUEST,
+    ),
+    "starlette-others": _Table(
+        head="others, in the same run",
+        pattern=r"starlette: ((?!ours).+)",
+        reference="bare",
+        unit=_REQUEST,
+        ours="theirs",
+        needs="starlette: OpenTelemetry, metrics, sampled",
+    ),
+    "starlette-added": _Table(
+        head="what is added",
+        pattern=r"starlette added: (.+)",
+        reference="other",
+        unit=_REQUEST,
+        needs="starlette: OpenTelemetry, metrics, sampled",
+    ),
+    "fastapi": _Table(
+        head="FastAPI, one route", pattern=r"fastapi: (ours, .+)", reference="bare", unit=_REQUEST
+    ),
+    "fastapi-others": _Table(
+        head="others, in the same run",
+        pattern=r"fastapi: ((?!ours).+)",
+        reference="bare",
+        unit=_REQUEST,
+        ours="theirs",
+        needs="fastapi: FastAPI's own, metrics, sampled",
+    ),
+    "fastapi-added": _Table(
+        head="what is added",
+        pattern=r"fastapi added: (.+)",
+        reference="other",
+        unit=_REQUEST,
+    ),
+    "routes": _Table(
+        head="added to a request",
+        pattern=r"routes: (.+)",
+        reference="behind none",
+        unit=_REQUEST,
+        ours="behind 60 routes",
+    ),
+    "sse": _Table(
+        head="20 chunks", pattern=r"sse: (.+)", reference="bare", unit=_REQUEST, ours="with it"
+    ),
+    "server": _Table(
+        head="uvicorn and wrk",
+        pattern=r"server: (.+)",
+        reference="bare",
+        unit="requests/s",
+        ours="with it",
+    ),
+    "server-time": _Table(
+        head="for each second of the server's CPU time",
+        pattern=r"server's time: (.+)",
+        reference="bare",
+        unit="requests/CPU s",
+        ours="with it",
+    ),
+    "transaction": _Table(
+        head="a transaction",
+        pattern=r"transaction: (.+)",
+        reference="no telemetry",
+        unit="us CPU",
+        ours="with it",
+    ),
+    "instruments": _Table(
+        head="one call", pattern=r"instruments: (.+)", reference="other", unit="ns", ours="it"
+    ),
+    "page": _Table(
+        head="the longest turn", pattern=r"page: (.+)", reference="other", unit="ms", ours="it"
+    ),
+}
+"""The same for the page on what telemetry costs."""
+
 _CAPABILITIES = {
     "tenancy": ("cost.md", BLOCKS),
     "quotas": ("quota-cost.md", QUOTA_BLOCKS),
     "kms": ("seal-cost.md", SEAL_BLOCKS),
     "webhooks": ("webhook-cost.md", WEBHOOK_BLOCKS),
+    "telemetry": ("telemetry-cost.md", TELEMETRY_BLOCKS),
 }
 
 

@@ -16,15 +16,14 @@ from twh_platform.telemetry import (
     HeadSampler,
     TraceContext,
     TrustBoundary,
-    b3_headers,
-    b3_multi_headers,
     clean_label,
+)
+from twh_platform.telemetry._b3 import b3_headers, b3_multi_headers, parse_b3, read_b3
+from twh_platform.telemetry._baggage import parse_baggage
+from twh_platform.telemetry._trace_context import (
     clean_tracestate,
-    parse_b3,
-    parse_baggage,
     parse_traceparent,
     parse_tracestate,
-    read_b3,
     read_trace_context,
 )
 

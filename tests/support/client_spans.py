@@ -80,8 +80,8 @@ async def _nothing(*_: Any) -> Any:
 def in_request(*, sampled: bool = True, inbound: Inbound | None = None) -> Iterator[Exchange]:
     """Be within a request."""
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    exchange = Exchange(scope, _nothing, _nothing, _Nobody(), inbound or Inbound(), "GET")
-    exchange.sampled = sampled
+    exchange = Exchange(scope, _nothing, _nothing, _Nobody())
+    exchange.inbound, exchange.sampled = inbound or Inbound(), sampled
     token = current_route_holder.set(exchange)
     try:
         yield exchange

@@ -20,6 +20,7 @@ from twh_platform.errors import ConfigurationError, MissingExtraError
 from twh_platform.platform import COUNTED, EVENTS, IGNORED, observe, signal_class
 from twh_platform.quotas import (
     CapacityDrift,
+    QuotaDecided,
     QuotaExceeded,
     QuotaNotice,
     QuotaOverrideChanged,
@@ -33,6 +34,7 @@ from twh_platform.quotas import (
 from twh_platform.telemetry import Registry, TenantLabels
 from twh_platform.telemetry import _announced as listeners
 from twh_platform.telemetry._announced import MOST_LABELS, Fixed
+from twh_platform.telemetry._announced_tenants import Remaining
 from twh_platform.telemetry._names import EVENT_ATTRIBUTES, QUOTA_REMAINING, SPAN_EVENTS
 from twh_platform.tenancy import (
     AdministratorEntered,
@@ -172,7 +174,7 @@ def test_without_labels_no_tenant_is_named(registry):
 def test_what_is_left_holds_until_the_period_ends(registry):
     """The rule that has least counts; a gauge is never older than what it is about."""
     clock = ManualClock(NOW.timestamp())
-    left = listeners.Remaining(registry, QUOTA_REMAINING, TenantLabels(top=1), clock)
+    left = Remaining(registry, QUOTA_REMAINING, TenantLabels(top=1), clock)
     left(notice())
     left(notice(rule="day", used=95, period_end=NOW + timedelta(days=1)))
     left(notice(scope="u.42", used=100))
@@ -387,6 +389,44 @@ def test_a_trace_is_not_told_what_went_well(observed):
     assert observed == [("platform.kms.failed", told)]
 
 
+@pytest.mark.usefixtures("observed")
+def test_uses_of_keys_are_timed(registry):
+    """Where somebody has measured them."""
+    pytest.importorskip("cryptography")
+    from twh_platform.kms import KeyUsed
+
+    for code, seconds in ((None, 0.2), (None, None), ("key_disabled", 0.4)):
+        used = KeyUsed(
+            service="aws", operation="wrap", tenant_id="a", key_ref="k", code=code, seconds=seconds
+        )
+        announce(used)
+
+    found = samples(registry, "platform_kms_operation_seconds")
+    labels = '{op="wrap",provider="aws",outcome="%s"}'
+    assert found["platform_kms_operation_seconds_sum" + labels % "success"] == 0.2
+    assert found["platform_kms_operation_seconds_count" + labels % "success"] == 1
+    assert found["platform_kms_operation_seconds_sum" + labels % "key_disabled"] == 0.4
+
+
+@pytest.mark.usefixtures("observed")
+def test_admitted_decisions_count_by_rule(registry):
+    """Once for each rule that had enough left; those of the fallback are degraded."""
+    rules = ("minute", "day")
+    announce(QuotaDecided(None, rules, "acme", "store", 0.002))
+    announce(QuotaDecided(None, rules, "acme", "local", 0.0002))
+    announce(QuotaDecided("quota_exceeded", ("day",), "acme", "store", 0.002))
+    announce(QuotaDecided("quota_cost_too_large", (), "acme", "limiter", None))
+
+    decisions = samples(registry, "platform_quota_decisions_total")
+    assert decisions == {
+        f'platform_quota_decisions_total{{policy="{rule}",result="{result}"}}': 1
+        for rule in rules
+        for result in ("allowed", "degraded")
+    }
+    counts = samples(registry, "platform_quota_backend_seconds_count")
+    assert [int(count) for count in counts.values()] == [2, 1]
+
+
 def test_events_are_added_to_the_current_span(registry):
     """And to nothing where no span is recorded."""
     pytest.importorskip("opentelemetry.sdk")
@@ -416,6 +456,9 @@ def test_values_beyond_the_bound_share_other(registry):
     found = samples(registry, "platform_tenancy_refusals_total")
     assert len(found) == MOST_LABELS + 1
     assert found['platform_tenancy_refusals_total{code="other"}'] == 50
+    assert samples(registry, "platform_telemetry_label_overflow_total") == {
+        'platform_telemetry_label_overflow_total{of="platform_tenancy_refusals_total"}': 50
+    }
 
 
 class Broken:

@@ -63,7 +63,13 @@ async def list_items(call: Call, query: PageQuery) -> Page[ItemView]:
 
 
 @operation(
-    "POST", "/items", access=Role.MANAGER, status=201, idempotent=True, problems=("already_exists",)
+    "POST",
+    "/items",
+    access=Role.MANAGER,
+    status=201,
+    idempotent=True,
+    business="item.create",
+    problems=("already_exists",),
 )
 async def create_item(call: Call, body: NewItem) -> ItemView:
     """
@@ -84,7 +90,7 @@ async def get_item(call: Call) -> ItemView:
     return ItemView.model_validate(await call.find(Item))
 
 
-@operation("PATCH", "/items/{id:uuid}", access=Role.MANAGER)
+@operation("PATCH", "/items/{id:uuid}", access=Role.MANAGER, business="item.change")
 async def change_item(call: Call, body: ItemChange) -> ItemView:
     """
     Change an item.

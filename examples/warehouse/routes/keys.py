@@ -94,6 +94,7 @@ async def show_keys(call: Call) -> KeysView:
     "POST",
     "/admin/keys/{tenant_id}/rotate",
     access="administrator",
+    business="keys.rotate",
     problems=("keys_missing", "tenant_shredded"),
 )
 async def rotate_keys(call: Call) -> RotationView:
@@ -117,6 +118,7 @@ async def rotate_keys(call: Call) -> RotationView:
     "POST",
     "/admin/keys/{tenant_id}/shred",
     access="administrator",
+    business="keys.shred",
     problems=("confirmation_wrong", "keys_missing", "reason_invalid"),
 )
 async def shred_keys(call: Call, body: ShredOrder) -> ShredView:

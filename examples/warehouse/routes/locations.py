@@ -52,6 +52,7 @@ async def list_locations(call: Call, query: PageQuery) -> Page[LocationView]:
     access=Role.MANAGER,
     status=201,
     idempotent=True,
+    business="location.create",
     problems=("already_exists",),
 )
 async def create_location(call: Call, body: NewLocation) -> LocationView:

@@ -48,6 +48,7 @@ class TokenView(View):
     "POST",
     "/auth/login",
     access="public",
+    business="auth.login",
     problems=(
         "credentials_invalid",
         "backend_unavailable",

@@ -136,7 +136,13 @@ async def get_purchase_order(call: Call) -> PurchaseOrderView:
     return PurchaseOrderView.model_validate(await call.find(PurchaseOrder))
 
 
-@operation("PATCH", "/purchase_orders/{id:uuid}", access=Role.MANAGER, problems=("order_closed",))
+@operation(
+    "PATCH",
+    "/purchase_orders/{id:uuid}",
+    access=Role.MANAGER,
+    business="purchase_order.change",
+    problems=("order_closed",),
+)
 async def change_purchase_order(call: Call, body: PurchaseOrderChange) -> PurchaseOrderView:
     """
     Change, open or cancel an order of which nothing has come yet.

@@ -46,7 +46,13 @@ class RecallView(View):
     data: list[HoldingView]
 
 
-@operation("POST", "/admin/recalls", access="administrator", problems=("reason_invalid",))
+@operation(
+    "POST",
+    "/admin/recalls",
+    access="administrator",
+    business="recall.find",
+    problems=("reason_invalid",),
+)
 async def recall(call: Call, body: RecallOrder) -> RecallView:
     """
     Say which tenants have an item, and how much of it.

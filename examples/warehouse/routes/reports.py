@@ -29,7 +29,7 @@ class LowStockView(View):
     quantity: int
 
 
-@operation("GET", "/reports/low_stock", access=Role.VIEWER)
+@operation("GET", "/reports/low_stock", access=Role.VIEWER, business="report.low_stock")
 async def low_stock(call: Call, query: PageQuery) -> Page[LowStockView]:
     """
     List the items to reorder, with what all locations have of them together.

@@ -127,7 +127,13 @@ async def get_sales_order(call: Call) -> SalesOrderView:
     return SalesOrderView.model_validate(await call.find(SalesOrder))
 
 
-@operation("PATCH", "/sales_orders/{id:uuid}", access=Role.MANAGER, problems=("order_closed",))
+@operation(
+    "PATCH",
+    "/sales_orders/{id:uuid}",
+    access=Role.MANAGER,
+    business="sales_order.change",
+    problems=("order_closed",),
+)
 async def change_sales_order(call: Call, body: SalesOrderChange) -> SalesOrderView:
     """
     Change or cancel an order that is not shipped yet.

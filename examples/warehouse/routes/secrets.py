@@ -74,6 +74,7 @@ async def list_secrets(call: Call) -> Secrets:
     "POST",
     "/admin/secrets/{name}/rotate",
     access="administrator",
+    business="secret.rotate",
     problems=("secret_changed", "secret_not_rotated"),
 )
 async def rotate_platform_secret(call: Call) -> SecretView:
@@ -93,6 +94,7 @@ async def rotate_platform_secret(call: Call) -> SecretView:
     "POST",
     "/admin/secrets/{name}/revoke",
     access="administrator",
+    business="secret.revoke",
     problems=("secret_changed", "secret_in_use", "secret_not_rotated"),
 )
 async def revoke_secret(call: Call, body: Revocation) -> SecretView:

@@ -91,6 +91,7 @@ async def list_suppliers(call: Call, query: SupplierQuery) -> Page[SupplierView]
     access=Role.MANAGER,
     status=201,
     sealed=True,
+    business="supplier.create",
     problems=("bank_account_invalid",),
 )
 async def create_supplier(call: Call, body: NewSupplier) -> SupplierView:
@@ -103,7 +104,7 @@ async def create_supplier(call: Call, body: NewSupplier) -> SupplierView:
     return SupplierView.model_validate(supplier)
 
 
-@operation("GET", "/suppliers/{id:uuid}", access=Role.VIEWER, sealed=True)
+@operation("GET", "/suppliers/{id:uuid}", access=Role.VIEWER, sealed=True, business="supplier.open")
 async def get_supplier(call: Call) -> OpenSupplierView:
     """
     Show a supplier; the whole account to managers only.
@@ -117,6 +118,7 @@ async def get_supplier(call: Call) -> OpenSupplierView:
     "/suppliers/{id:uuid}",
     access=Role.MANAGER,
     sealed=True,
+    business="supplier.change",
     problems=("bank_account_invalid",),
 )
 async def change_supplier(call: Call, body: SupplierChange) -> OpenSupplierView:

@@ -72,7 +72,14 @@ async def list_tenants(call: Call) -> Tenants:
     return Tenants(data=[TenantView.model_validate(one) for one in found])
 
 
-@operation("POST", "/tenants", access="administrator", status=201, problems=("already_exists",))
+@operation(
+    "POST",
+    "/tenants",
+    access="administrator",
+    status=201,
+    business="tenant.create",
+    problems=("already_exists",),
+)
 async def create_sandbox(call: Call, body: NewSandbox) -> TenantView:
     """
     Make a sandbox and its first user.
@@ -89,7 +96,7 @@ async def create_sandbox(call: Call, body: NewSandbox) -> TenantView:
     return TenantView.model_validate(record)
 
 
-@operation("PATCH", "/tenants/{id}", access="administrator")
+@operation("PATCH", "/tenants/{id}", access="administrator", business="tenant.change")
 async def change_tenant(call: Call, body: TenantChange) -> TenantView:
     """
     Suspend a tenant, serve it again, or begin to delete it.

@@ -173,7 +173,13 @@ async def list_webhooks(call: Call, query: PageQuery) -> Page[WebhookView]:
 
 # It takes no idempotency key: the answer, which is kept with that, has the secret.
 @operation(
-    "POST", "/webhooks", access=Role.MANAGER, status=201, sealed=True, problems=("url_refused",)
+    "POST",
+    "/webhooks",
+    access=Role.MANAGER,
+    status=201,
+    sealed=True,
+    business="webhook.create",
+    problems=("url_refused",),
 )
 async def create_webhook(call: Call, body: NewWebhook) -> SecretWebhookView:
     """
@@ -200,7 +206,13 @@ async def get_webhook(call: Call) -> WebhookView:
     return WebhookView.model_validate(await call.find(Webhook))
 
 
-@operation("PATCH", "/webhooks/{id:uuid}", access=Role.MANAGER, problems=("url_refused",))
+@operation(
+    "PATCH",
+    "/webhooks/{id:uuid}",
+    access=Role.MANAGER,
+    business="webhook.change",
+    problems=("url_refused",),
+)
 async def change_webhook(call: Call, body: WebhookChange) -> WebhookView:
     """
     Change a subscription.
@@ -214,7 +226,7 @@ async def change_webhook(call: Call, body: WebhookChange) -> WebhookView:
     return WebhookView.model_validate(webhook)
 
 
-@operation("DELETE", "/webhooks/{id:uuid}", access=Role.MANAGER)
+@operation("DELETE", "/webhooks/{id:uuid}", access=Role.MANAGER, business="webhook.delete")
 async def delete_webhook(call: Call) -> WebhookView:
     """
     Give a subscription up, with its secrets; the answer is what it was.
@@ -232,6 +244,7 @@ async def delete_webhook(call: Call) -> WebhookView:
     "/webhooks/{id:uuid}/rotate",
     access=Role.MANAGER,
     sealed=True,
+    business="webhook.rotate",
     problems=("secrets_too_many",),
 )
 async def rotate_webhook_secret(call: Call, body: SecretRotation) -> SecretWebhookView:
@@ -255,6 +268,7 @@ async def rotate_webhook_secret(call: Call, body: SecretRotation) -> SecretWebho
     "POST",
     "/webhooks/{id:uuid}/revoke",
     access=Role.MANAGER,
+    business="webhook.revoke",
     problems=("secret_in_use",),
 )
 async def revoke_webhook_secret(call: Call, body: SecretRevocation) -> WebhookView:
@@ -278,6 +292,7 @@ async def revoke_webhook_secret(call: Call, body: SecretRevocation) -> WebhookVi
     access=Role.MANAGER,
     sealed=True,
     waits=True,
+    business="webhook.test",
     problems=("url_refused",),
 )
 async def try_webhook(call: Call) -> TrialView:

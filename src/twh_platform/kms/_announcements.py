@@ -37,6 +37,9 @@ class KeyUsed:
         key_ref: The key as the service calls it; None if it did not come to that.
 
         code: The code of the error, or None if it went well.
+
+        seconds: How long it took, with what was tried again; of a batch, the
+            whole of it.  None where nobody measured it.
     """
 
     service: str
@@ -44,6 +47,7 @@ class KeyUsed:
     tenant_id: str | None
     key_ref: str | None
     code: str | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

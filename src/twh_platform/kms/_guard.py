@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .._breaker import Breaker
@@ -283,10 +284,12 @@ class GuardedKeyService:
     def _batch(
         self, operation: str, call: Callable[[Sequence[T]], list[Result[R]]], items: Sequence[T]
     ) -> list[Result[R]]:
+        began = perf_counter() if has_listeners(KeyUsed) else 0.0
         batch = _Batch(call, items, self._refusal)
         if batch.undone:
             self._repeat(lambda: batch.attempt(self._ask))
-        self._announce_batch(operation, items, batch)
+        if began:
+            self._announce_batch(operation, items, batch, perf_counter() - began)
         return batch.answer()
 
     def _one(self, call: Callable[[], T], again: _Again | None = None) -> T:
@@ -390,14 +393,17 @@ class GuardedKeyService:
 
     def _used(self, operation: str, call: Callable[[], T], mac: Mac | None = None) -> T:
         key_ref = mac.key_ref if mac else None
+        began = perf_counter() if has_listeners(KeyUsed) else 0.0
         try:
             result = self._one(call)
         except KeyServiceError as error:
-            self._announce_use(operation, None, key_ref, error.code)
+            if began:
+                self._announce_use(operation, None, key_ref, error.code, perf_counter() - began)
             raise
         if isinstance(result, Mac):
             key_ref = result.key_ref
-        self._announce_use(operation, None, key_ref, None)
+        if began:
+            self._announce_use(operation, None, key_ref, None, perf_counter() - began)
         return result
 
     def _changed(self, action: str, call: Callable[[str], KeyInfo], tenant_id: str) -> KeyInfo:
@@ -414,30 +420,33 @@ class GuardedKeyService:
         return info
 
     def _announce_batch(
-        self, operation: str, items: Sequence[Any], batch: _Batch[Any, Any]
+        self, operation: str, items: Sequence[Any], batch: _Batch[Any, Any], seconds: float
     ) -> None:
-        if not has_listeners(KeyUsed):
-            return
         uses = {
             (_tenant_of(item), *_outcome(item, result))
             for item, result in zip(items, batch.results(), strict=True)
         }
         for tenant_id, key_ref, code in sorted(uses, key=str):
-            self._announce_use(operation, tenant_id, key_ref, code)
+            self._announce_use(operation, tenant_id, key_ref, code, seconds)
 
     def _announce_use(
-        self, operation: str, tenant_id: str | None, key_ref: str | None, code: str | None
+        self,
+        operation: str,
+        tenant_id: str | None,
+        key_ref: str | None,
+        code: str | None,
+        seconds: float,
     ) -> None:
-        if has_listeners(KeyUsed):
-            announce(
-                KeyUsed(
-                    service=self.name,
-                    operation=operation,
-                    tenant_id=tenant_id,
-                    key_ref=key_ref,
-                    code=code,
-                )
+        announce(
+            KeyUsed(
+                service=self.name,
+                operation=operation,
+                tenant_id=tenant_id,
+                key_ref=key_ref,
+                code=code,
+                seconds=seconds,
             )
+        )
 
 
 class _Batch(Generic[T, R]):

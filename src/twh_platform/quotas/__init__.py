@@ -4,6 +4,7 @@ How much a tenant may use: rules, plans, and the limiter that asks them all at o
 
 from ._announcements import (
     CapacityDrift,
+    QuotaDecided,
     QuotaExceeded,
     QuotaNotice,
     QuotaOverrideChanged,
@@ -81,6 +82,7 @@ __all__ = [
     "PlanSource",
     "Plans",
     "QuotaApp",
+    "QuotaDecided",
     "QuotaExceeded",
     "QuotaMiddleware",
     "QuotaNotice",

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 __all__ = [
     "CapacityDrift",
+    "QuotaDecided",
     "QuotaExceeded",
     "QuotaNotice",
     "QuotaOverrideChanged",
@@ -22,6 +24,33 @@ __all__ = [
     "UsageLedgerDegraded",
     "UsageLedgerRestored",
 ]
+
+
+class QuotaDecided(NamedTuple):
+    """
+    The limiter has decided: announced for every take, one that is refused too.
+
+    One is made for each request, so it is a named tuple.  What is only asked,
+    `Limiter.peek`, is not announced, nor what a database takes by itself.
+
+    Attributes:
+        code: Why it was refused, as in `QuotaRefused`; None if it was admitted.
+
+        rules: The names of the rules that had enough left.
+
+        tenant_id: The tenant; None before one is known.
+
+        origin: Who decided: see `Outcome.origin`; ``limiter`` if no store was
+            asked.
+
+        seconds: How long the stores took; None if none was asked.
+    """
+
+    code: str | None
+    rules: tuple[str, ...]
+    tenant_id: str | None
+    origin: str
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from time import perf_counter
 from typing import Protocol, TypedDict, Unpack
 
 from .._signals import announce, has_listeners
 from ..errors import BackendUnavailableError, ConfigurationError
 from ..tenancy._tenant import Tenant
-from ._announcements import QuotaExceeded, QuotaRefused
+from ._announcements import QuotaDecided, QuotaExceeded, QuotaRefused
 from ._decision import Cost, Decision, Part, Receipt, checked_cost
 from ._exchange import Charge, Outcome, QuotaStore, Settled, Settlement, Take
 from ._ids import UniqueIds
@@ -180,6 +181,7 @@ class Limiter:
                 answer, and nothing stands in for it.
         """
         part = None
+        began = perf_counter() if has_listeners(QuotaDecided) else 0.0
         if tenant is not None and cost is None and only is None:
             # Most requests come to this, and are spared what the others need.
             found = self._rules_of(tenant).alone.get((tenant.id, tenant.time_zone))
@@ -190,11 +192,17 @@ class Limiter:
                 if outcome.admitted and False not in outcome.fits:
                     if self._meter is not None:
                         self._meter.note(part)
+                    if began:
+                        seconds, names = perf_counter() - began, [one.name for one in rules]
+                        told = None, tuple(names), tenant.id, outcome.origin, seconds
+                        announce(_new(QuotaDecided, told))
                     return Decision(self, (part,))
         request = self._request(
             tenant, user=user, api_key=api_key, route=route, client=client, cost=cost, only=only
         )
-        return await (self._decide(request) if part is None else self._decide_by(request, part))
+        if part is None:
+            return await self._decide(request, began=began)
+        return await self._decide_by(request, part, began)
 
     async def peek(self, tenant: Tenant | None = None, **asked: Unpack[Asked]) -> Decision:
         """
@@ -209,7 +217,8 @@ class Limiter:
 
         It takes what `take` does.  The debt of a `Rate` goes up to one burst.
         """
-        return await self._decide(self._request(tenant, **asked), force=True)
+        began = perf_counter() if has_listeners(QuotaDecided) else 0.0
+        return await self._decide(self._request(tenant, **asked), force=True, began=began)
 
     async def give_back(
         self,
@@ -311,12 +320,12 @@ class Limiter:
         return known
 
     async def _decide(
-        self, request: Request, *, dry: bool = False, force: bool = False
+        self, request: Request, *, dry: bool = False, force: bool = False, began: float = 0.0
     ) -> Decision:
         rules = request[0]
         prepared = rules.prepared.get(rules.key(request)) or self._prepare(request)
         if prepared.too_large and not (force or dry):
-            return self._told(Decision.too_large(self, prepared.too_large), request)
+            return self._told(Decision.too_large(self, prepared.too_large), request, began)
         parts: tuple[Part, ...] = ()
         try:
             for met, take in prepared.parts:
@@ -334,12 +343,13 @@ class Limiter:
             await self._undo(parts)
             raise
         decision = await self._decided(parts, dry=dry, too_large=bool(prepared.too_large))
-        return decision if dry else self._told(decision, request)
+        return decision if dry else self._told(decision, request, began)
 
-    async def _decide_by(self, request: Request, part: Part) -> Decision:
+    async def _decide_by(self, request: Request, part: Part, began: float) -> Decision:
         if part.outcome.stale:
             part = await self._ask_again(request, part)
-        return self._told(await self._decided((part,), dry=False, too_large=False), request)
+        decision = await self._decided((part,), dry=False, too_large=False)
+        return self._told(decision, request, began)
 
     async def _decided(self, parts: tuple[Part, ...], *, dry: bool, too_large: bool) -> Decision:
         why = ""
@@ -425,7 +435,9 @@ class Limiter:
         """
         return self._ids.next()
 
-    def _told(self, decision: Decision, request: Request) -> Decision:
+    def _told(self, decision: Decision, request: Request, began: float) -> Decision:
+        if began:
+            announce(_decided(decision, request.tenant_id or None, perf_counter() - began))
         if decision.allowed:
             if has_listeners(QuotaExceeded) and decision.exceeded:
                 announce(_exceeded(decision, request))
@@ -494,6 +506,19 @@ def _left(part: Part, settlement: Settlement, settled: Settled) -> Part:
     )
     take = Take(part.take.partition, charges)
     return part._replace(rules=_rules_of(part, settlement), take=take, outcome=outcome)
+
+
+def _decided(decision: Decision, tenant_id: str | None, seconds: float) -> QuotaDecided:
+    rules = [
+        rule.name
+        for part in decision.parts
+        for rule, fits in zip(part.rules, part.outcome.fits, strict=True)
+        if fits
+    ]
+    asked = seconds if decision.parts else None
+    return _new(
+        QuotaDecided, (decision.code or None, tuple(rules), tenant_id, decision.origin, asked)
+    )
 
 
 def _refused(decision: Decision, request: Request) -> QuotaRefused:

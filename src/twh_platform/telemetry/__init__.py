@@ -3,39 +3,29 @@ What a service does, seen from outside: traces, metrics and logs that agree.
 """
 
 from ._access_log import AccessLog
-from ._b3 import B3, b3_headers, b3_multi_headers, parse_b3, parse_b3_multi, read_b3
-from ._baggage import Baggage, parse_baggage
+from ._baggage import Baggage
 from ._clients import ClientCalls, DatabaseCall, HttpCall
 from ._definitions import BYTES, SECONDS, Exemplar
 from ._exchange import Exchange, WebSocketExchange, current_exchange
 from ._instruments import BoundCounter, BoundGauge, BoundHistogram, Counter, Gauge, Histogram
 from ._labels import clean_label
 from ._logging import JsonFormatter, TelemetryFilter, add_ids
+from ._methods import KNOWN_METHODS, KnownMethods
 from ._metrics_app import MetricsApp
 from ._middleware import TelemetryMiddleware
 from ._operations import Operation, Operations, current_operation
 from ._process import LoopWatch, watch_loop, watch_process
 from ._registry import Registry
-from ._routes import RouteHolder, RouteTemplates, RouteWitness, current_route_holder, set_route
+from ._routes import RouteTemplates, RouteWitness, set_route
 from ._routes_frameworks import django_routes, watch_quart
-from ._routes_methods import KNOWN_METHODS, KnownMethods, known_method
 from ._sampling import HeadSampler, Keep, SamplerStats, TenantRate, Verdict
 from ._tenants import NO_TENANT, OTHER_TENANTS, TenantLabels, TenantLabelStats, TenantSeat
-from ._trace_context import (
-    TraceContext,
-    clean_tracestate,
-    new_span_id,
-    new_trace_id,
-    parse_traceparent,
-    parse_tracestate,
-    read_trace_context,
-)
+from ._trace_context import TraceContext, new_trace_id
 from ._tracing import OpenSpan, SpanSource, Tracing
 from ._trust import TENANT_BAGGAGE, Inbound, TrustBoundary
 from ._workers import MetricsDirectory
 
 __all__ = [
-    "B3",
     "BYTES",
     "KNOWN_METHODS",
     "NO_TENANT",
@@ -67,7 +57,6 @@ __all__ = [
     "Operation",
     "Operations",
     "Registry",
-    "RouteHolder",
     "RouteTemplates",
     "RouteWitness",
     "SamplerStats",
@@ -84,24 +73,11 @@ __all__ = [
     "Verdict",
     "WebSocketExchange",
     "add_ids",
-    "b3_headers",
-    "b3_multi_headers",
     "clean_label",
-    "clean_tracestate",
     "current_exchange",
     "current_operation",
-    "current_route_holder",
     "django_routes",
-    "known_method",
-    "new_span_id",
     "new_trace_id",
-    "parse_b3",
-    "parse_b3_multi",
-    "parse_baggage",
-    "parse_traceparent",
-    "parse_tracestate",
-    "read_b3",
-    "read_trace_context",
     "set_route",
     "watch_loop",
     "watch_process",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._exchange import Exchange, WebSocketExchange
 from ._labels import clean_label
-from ._logging import ids_of
+from ._logging import ids_of, own_ids
 
 __all__ = ["AccessLog"]
 
@@ -66,7 +66,7 @@ class AccessLog:
             exchange.outcome,
             exchange.duration,
             exchange.response_bytes,
-            extra={**ids_of(exchange), **fields},
+            extra={**own_ids(ids_of(exchange)), **fields},
         )
 
 

@@ -11,33 +11,27 @@ values a field turns out to have, `MOST_LABELS` sets of them have series.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple
 
-from ._instruments import BoundCounter, Counter, Gauge, Histogram
-from ._names import EVENT_ATTRIBUTES, MetricName
+from ._instruments import BoundCounter, Child, Counter, Gauge, Histogram, Metric
+from ._names import EVENT_ATTRIBUTES
 from ._registry import Registry
-from ._tenants import NO_TENANT, OTHER_TENANTS, TenantLabels
 
 __all__ = [
     "MOST_LABELS",
     "CountEach",
     "CountPart",
-    "CountTenant",
     "Counted",
     "Counting",
-    "Degraded",
+    "Decided",
     "Emit",
     "Events",
     "Fixed",
     "Lasting",
     "Listener",
-    "Remaining",
-    "Restored",
     "Took",
-    "Whereabouts",
 ]
 
 MOST_LABELS: Final = 256
@@ -47,8 +41,9 @@ How many sets of label values one listener gives series to; the others share ``o
 
 Emit = Callable[[str, Mapping[str, Any]], object]
 
+
 _OTHER = "other"
-_MOST_RULES = 64
+_WITHOUT_STORE = frozenset({"local", "open"})
 _CALLED = {"service": "provider"}
 
 
@@ -86,12 +81,14 @@ class Listener:
         raise NotImplementedError
 
 
-class Counted:
+class Counted(Generic[Child]):
     """
-    A counter of which only so many sets of label values are told apart.
+    A metric of which only so many sets of label values are told apart.
 
     Args:
-        counter: The counter.
+        registry: Where those beyond are counted.
+
+        metric: The counter or histogram.
 
         labels: For each of its labels the name of a field, or a `Fixed` value.
 
@@ -99,35 +96,37 @@ class Counted:
             None is ``success``.
     """
 
-    __slots__ = ("_children", "_counter", "_labels", "_say", "read")
+    __slots__ = ("_children", "_labels", "_metric", "_registry", "_say", "read")
 
     def __init__(
         self,
-        counter: Counter,
+        registry: Registry,
+        metric: Metric[Child],
         labels: tuple[str | Fixed, ...],
         say: Mapping[str, str] | None = None,
     ) -> None:
-        self._counter, self._labels = counter, labels
+        self._registry, self._metric, self._labels = registry, metric, labels
         self._say = dict(say or {})
-        self._children: dict[Hashable, BoundCounter] = {}
+        self._children: dict[Hashable, Child] = {}
         fields = [one for one in labels if not isinstance(one, Fixed)]
         self.read: Callable[[Any], Hashable] = attrgetter(*fields) if fields else _nothing
 
-    def child(self, key: Hashable) -> BoundCounter:
+    def child(self, key: Hashable) -> Child:
         """
-        The counter for what `read` has read.
+        The child for what `read` has read.
         """
         return self._children.get(key) or self._find(key)
 
-    def _find(self, key: Hashable) -> BoundCounter:
+    def _find(self, key: Hashable) -> Child:
         if len(self._children) >= MOST_LABELS:
-            return self._counter.labels(*(_OTHER for _ in self._labels))
+            self._registry.overflow(self._metric.definition.name).inc()
+            return self._metric.labels(*(_OTHER for _ in self._labels))
         values = iter(key if isinstance(key, tuple) else (key,))
         labels = (
             one.value if isinstance(one, Fixed) else self._name(next(values))
             for one in self._labels
         )
-        child = self._children[key] = self._counter.labels(*labels)
+        child = self._children[key] = self._metric.labels(*labels)
         return child
 
     def _name(self, value: object) -> object:
@@ -141,7 +140,7 @@ class Counting(Listener):
 
     __slots__ = ("_child", "_children", "_read")
 
-    def __init__(self, registry: Registry, counted: Counted) -> None:
+    def __init__(self, registry: Registry, counted: Counted[BoundCounter]) -> None:
         super().__init__(registry)
         self._read, self._child = counted.read, counted.child
         self._children = counted._children  # noqa: SLF001 -- one look-up less
@@ -177,7 +176,7 @@ class CountEach(Listener):
         super().__init__(registry)
         self._result = result.value if isinstance(result, Fixed) else None
         say = {} if isinstance(result, Fixed) else result
-        self._find = Counted(counter, ("rule", "code"), say).child
+        self._find = Counted(registry, counter, ("rule", "code"), say).child
 
     def take(self, signal: Any) -> None:
         """
@@ -186,6 +185,51 @@ class CountEach(Listener):
         result = self._result or signal.code
         for rule in signal.rules or ("",):
             self._find((rule, result)).inc()
+
+
+class Decided(Listener):
+    """
+    Count decisions that admit, once for each rule, and observe how long each took.
+
+    What refuses is told by signals of its own, with the rules that it is for.
+
+    Args:
+        registry: Where failures are counted.
+
+        counter: The counter, with labels for a rule and a result.
+
+        seconds: The histogram, by who decided.
+    """
+
+    __slots__ = ("_child", "_known", "_seconds", "_taken")
+
+    def __init__(self, registry: Registry, counter: Counter, seconds: Histogram) -> None:
+        super().__init__(registry)
+        self._child = Counted(registry, counter, ("rule", "result")).child
+        by_origin = Counted(registry, seconds, ("origin",))
+        self._seconds, self._taken = by_origin.child, by_origin._children  # noqa: SLF001 -- as above
+        self._known: dict[Hashable, tuple[BoundCounter, ...]] = {}
+
+    def __call__(self, signal: Any) -> None:
+        """
+        Hear of *signal*.
+        """
+        try:
+            rules, origin, seconds = signal.rules, signal.origin, signal.seconds
+            if signal.code is None:
+                for child in self._known.get((rules, origin)) or self._find(rules, origin):
+                    child.inc()
+            if seconds is not None:
+                (self._taken.get(origin) or self._seconds(origin)).observe(seconds)
+        except Exception:  # noqa: BLE001 -- as in `Listener`
+            self._dropped()
+
+    def _find(self, rules: tuple[str, ...], origin: str) -> tuple[BoundCounter, ...]:
+        result = "degraded" if origin in _WITHOUT_STORE else "allowed"
+        found = tuple(self._child((rule, result)) for rule in rules)
+        if len(self._known) < MOST_LABELS:
+            self._known[rules, origin] = found
+        return found
 
 
 class CountPart(Listener):
@@ -221,97 +265,9 @@ class CountPart(Listener):
         self._child.inc(amount)
 
 
-class CountTenant(Listener):
-    """
-    Count each announcement by its tenant, for those tenants that have a label.
-
-    A refusal counts for the label of a tenant as one more request does: those
-    who are refused most are those to be seen.
-    """
-
-    __slots__ = ("_counter", "_labels")
-
-    def __init__(self, registry: Registry, counter: Counter, labels: TenantLabels) -> None:
-        super().__init__(registry)
-        self._counter, self._labels = counter, labels
-        labels.reserve(1)
-        labels.on_leave(counter.remove)
-
-    def take(self, signal: Any) -> None:
-        """
-        See `Listener`.
-        """
-        seat = self._labels.seat(signal.tenant_id)
-        child = seat.children.get(self) or seat.child(self, self._counter.labels)
-        if child is not None:
-            child.inc()
-
-
-class Remaining(Listener):
-    """
-    What is left of quotas, by tenant: of the rule that has least, until its period ends.
-
-    Args:
-        registry: Where the gauge is defined.
-
-        name: The gauge, with the label of a tenant only.
-
-        labels: Which tenants have one.
-
-        clock: Seconds since 1970.
-    """
-
-    __slots__ = ("_clock", "_labels", "_left")
-
-    def __init__(
-        self,
-        registry: Registry,
-        name: MetricName,
-        labels: TenantLabels,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(registry)
-        self._labels, self._clock = labels, clock
-        self._left: dict[str, dict[str, tuple[float, float]]] = {}
-        labels.reserve(1)
-        labels.on_leave(self._forget)
-        registry.gauge_of(name.name, name.help, self.read, labels=name.labels, merge=name.merge)
-
-    def take(self, signal: Any) -> None:
-        """
-        See `Listener`.
-        """
-        if signal.scope or signal.period_end is None:
-            return  # of one user, or of what is never full again by itself
-        label = self._labels.seat(signal.tenant_id).child(self, str)
-        if label is None or label in {OTHER_TENANTS, NO_TENANT}:
-            return
-        rules = self._left.setdefault(label, {})
-        if signal.rule in rules or len(rules) < _MOST_RULES:
-            left = 1.0 - signal.used / signal.limit if signal.limit else 0.0
-            rules[signal.rule] = max(0.0, left), signal.period_end.timestamp()
-
-    def read(self) -> dict[tuple[str, ...], float]:
-        """
-        The gauge, by tenant.
-        """
-        now = self._clock()
-        found: dict[tuple[str, ...], float] = {}
-        for label, rules in list(self._left.items()):
-            lasting = [left for left, end in list(rules.values()) if end > now]
-            if lasting:
-                found[label,] = min(lasting)
-            else:
-                self._left.pop(label, None)
-        return found
-
-    def _forget(self, label: str) -> None:
-        self._left.pop(label, None)
-
-
 class Took(Listener):
     """
-    Observe how long something took, as one field says.
+    Observe how long something took, as one field says; None says that nobody measured it.
 
     Args:
         registry: Where failures are counted.
@@ -323,20 +279,22 @@ class Took(Listener):
         labels: The names of the fields that are its labels.
     """
 
-    __slots__ = ("_histogram", "_labels", "_seconds")
+    __slots__ = ("_counted", "_seconds")
 
     def __init__(
         self, registry: Registry, histogram: Histogram, seconds: str, labels: Iterable[str]
     ) -> None:
         super().__init__(registry)
-        self._histogram, self._seconds, self._labels = histogram, seconds, tuple(labels)
+        self._counted = Counted(registry, histogram, tuple(labels))
+        self._seconds = attrgetter(seconds)
 
     def take(self, signal: Any) -> None:
         """
         See `Listener`.
         """
-        labels = (getattr(signal, one) for one in self._labels)
-        self._histogram.labels(*labels).observe(getattr(signal, self._seconds))
+        seconds = self._seconds(signal)
+        if seconds is not None:
+            self._counted.child(self._counted.read(signal)).observe(seconds)
 
 
 class Lasting(Listener):
@@ -372,119 +330,6 @@ class Lasting(Listener):
             outcome = "success" if signal.error is None else "error"
             self._duration.labels(outcome).observe(duration)
         self._active.set(len(self._open))
-
-
-class Whereabouts:
-    """
-    Which parts are known not to answer.
-
-    Several of a kind count together: their signals do not say which one it is.
-
-    Args:
-        registry: Where failures are counted.
-
-        degraded: The gauge.
-
-        begun: How often it began, with its reason.
-
-        seconds: For how long it lasted.
-    """
-
-    def __init__(
-        self, registry: Registry, degraded: Gauge, begun: Counter, seconds: Counter
-    ) -> None:
-        self.registry = registry
-        self.begun, self.seconds = begun, seconds
-        self._degraded = degraded
-        self._now: dict[tuple[str, str], int] = {}
-
-    def move(self, part: str, provider: str, by: int, most: int | None) -> bool:
-        """
-        Note that one more or one less does not answer; whether that is news.
-        """
-        before = self._now.get((part, provider), 0)
-        after = max(0, before + by)
-        if most is not None:
-            after = min(most, after)
-        self._now[part, provider] = after
-        self._degraded.labels(part, provider).set(after)
-        return after != before
-
-
-class Degraded(Listener):
-    """
-    A part does not answer.
-
-    Args:
-        where: What is known of all parts.
-
-        part: Which part it is.
-
-        reason: The name of the field that says why.
-
-        provider: The name of the field that says which of its kind.
-
-        repeats: Whether it is announced more than once for the same time.
-    """
-
-    __slots__ = ("_begun", "_most", "_part", "_provider", "_reason", "_where")
-
-    def __init__(
-        self,
-        where: Whereabouts,
-        part: str,
-        *,
-        reason: str,
-        provider: str = "",
-        repeats: bool = False,
-    ) -> None:
-        super().__init__(where.registry)
-        self._where, self._part = where, part
-        self._provider, self._reason = provider, reason
-        self._most = 1 if repeats else None
-        self._begun = Counted(where.begun, ("part", "provider", "reason"))
-
-    def take(self, signal: Any) -> None:
-        """
-        See `Listener`.
-        """
-        provider = getattr(signal, self._provider) if self._provider else ""
-        if self._where.move(self._part, provider, +1, self._most):
-            self._begun.child((self._part, provider, getattr(signal, self._reason))).inc()
-
-
-class Restored(Listener):
-    """
-    A part answers again.
-
-    Args:
-        where: What is known of all parts.
-
-        part: Which part it is.
-
-        seconds: The name of the field that says for how long it did not.
-
-        provider: The name of the field that says which of its kind.
-    """
-
-    __slots__ = ("_part", "_provider", "_seconds", "_where")
-
-    def __init__(
-        self, where: Whereabouts, part: str, *, seconds: str = "", provider: str = ""
-    ) -> None:
-        super().__init__(where.registry)
-        self._where, self._part = where, part
-        self._seconds, self._provider = seconds, provider
-
-    def take(self, signal: Any) -> None:
-        """
-        See `Listener`.
-        """
-        provider = getattr(signal, self._provider) if self._provider else ""
-        self._where.move(self._part, provider, -1, None)
-        if self._seconds:
-            seconds = self._where.seconds.labels(self._part, provider)
-            seconds.inc(getattr(signal, self._seconds))
 
 
 class Events(Listener):

@@ -18,8 +18,8 @@ from urllib.parse import quote, unquote
 
 __all__ = ["Baggage", "parse_baggage"]
 
-LONGEST_BAGGAGE = 8192
-MOST_MEMBERS = 64
+_LONGEST = 8192
+_MOST_MEMBERS = 64
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 # Section 3.3.1: visible ASCII without quotation mark, comma, semicolon and backslash.
@@ -66,10 +66,10 @@ class Baggage:
         are left out, the others stay in their order.
         """
         members: list[str] = []
-        left = LONGEST_BAGGAGE
+        left = _LONGEST
         for name, value in self.values.items():
             member = self._member(name, value)
-            if member and len(members) < MOST_MEMBERS and len(member) <= left:
+            if member and len(members) < _MOST_MEMBERS and len(member) <= left:
                 members.append(member)
                 left -= len(member) + 1
         return ",".join(members)
@@ -87,7 +87,7 @@ class Baggage:
         )
 
     def _member(self, name: str, value: str) -> str:
-        if len(name) + len(value) > LONGEST_BAGGAGE or not _NAME.fullmatch(name):
+        if len(name) + len(value) > _LONGEST or not _NAME.fullmatch(name):
             return ""
         properties = self.properties.get(name, "")
         end = f";{properties}" if properties else ""
@@ -109,7 +109,7 @@ def parse_baggage(values: Iterable[bytes]) -> Baggage | None:
         'new checkout'
     """
     joined = b",".join(values)
-    if len(joined) > LONGEST_BAGGAGE:
+    if len(joined) > _LONGEST:
         return None
     found: dict[str, str] = {}
     properties: dict[str, str] = {}
@@ -120,7 +120,7 @@ def parse_baggage(values: Iterable[bytes]) -> Baggage | None:
             continue
         count += 1
         parts = _MEMBER.fullmatch(member)
-        if parts is None or count > MOST_MEMBERS:
+        if parts is None or count > _MOST_MEMBERS:
             return None
         name = parts[1].decode()
         found[name] = unquote(parts[2].decode(), errors="replace")

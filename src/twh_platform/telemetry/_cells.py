@@ -39,7 +39,7 @@ class Page:
 
 class Slot:
     """
-    Cells side by side on one page, all zero when they are handed out.
+    Cells side by side on one page, zero when they are handed out, but perhaps the first.
 
     Attributes:
         page: Where they are.
@@ -87,7 +87,9 @@ class Cells:
         self._pages: list[Page] = []
         self._free: dict[int, list[Slot]] = {}
 
-    def take(self, width: int, name: bytes = b"", kind: int = 0, family: int = 0) -> Slot | None:
+    def take(
+        self, width: int, name: bytes = b"", kind: int = 0, family: int = 0, *, start: float = 0.0
+    ) -> Slot | None:
         """
         Hand out *width* cells side by side.
 
@@ -100,14 +102,17 @@ class Cells:
 
             family: As *name*.
 
+            start: What the first one holds.
+
         Returns:
             The slot, or None where there is no more room.
         """
         del name, kind, family
         free = self._free.get(width)
-        if free:
-            return free.pop()
-        return self._carve(width)
+        slot = free.pop() if free else self._carve(width)
+        if slot is not None and start:
+            slot.page.cells[slot.at] = start
+        return slot
 
     def give_back(self, slot: Slot) -> None:
         """

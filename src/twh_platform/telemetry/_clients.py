@@ -10,21 +10,25 @@ from __future__ import annotations
 import re
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
+from ..errors import ConfigurationError
 from ..tenancy._context import binding_here, known_id
 from ._clients_pools import PoolMetrics
 from ._clients_words import OTHER_OPERATION
+from ._define import define
 from ._exchange import Exchange, current_exchange
-from ._http_metrics import define
 from ._instruments import BoundHistogram, Histogram
-from ._labels import clean_label
+from ._labels import clean_label, error_name
+from ._methods import known_method
 from ._names import DB_OPERATION_DURATION, HTTP_CLIENT_DURATION
 from ._registry import Registry
-from ._routes_methods import known_method
 from ._tracing import OpenSpan, SpanSource
 from ._trust import TrustBoundary
+from ._who import add_who
 
 __all__ = ["ClientCalls", "DatabaseCall", "HttpCall"]
 
@@ -33,6 +37,8 @@ _Told = dict[str, Any]
 
 _MOST_REMEMBERED = 4_000
 _ERROR_STATUS: Final = 400
+_STATUSES = {int(one): str(int(one)) for one in HTTPStatus}
+_CLASSES = range(1, 6)  # RFC 9110, section 15
 _CANCELLED: Final = "cancelled"
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")  # SQL:2023, part 2, section 24.1
 
@@ -66,11 +72,10 @@ class ClientCalls:
     Attributes:
         pools: The metrics of pools; None without *metrics*.
 
-        made: What technologies have made for it once and for all.
-
     Raises:
         twh_platform.errors.ConfigurationError: With code ``metric_duplicate``,
-            if *metrics* has been given to another one of these.
+            if *metrics* has been given to another one of these.  Also for
+            *hosts* that are one text.
     """
 
     def __init__(
@@ -83,14 +88,16 @@ class ClientCalls:
     ) -> None:
         self.spans = spans
         self.trust = trust
-        self.made: dict[object, Any] = {}
-        named = (hosts,) if isinstance(hosts, str) else tuple(hosts)
-        self._hosts = frozenset(host.lower().strip("[]") for host in named)
-        self.database_durations = self.http_durations = None
+        if isinstance(hosts, str):
+            message = f"hosts={hosts!r} is not a list of hosts"
+            raise ConfigurationError(message)
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
+        self._made: dict[object, Any] = {}  # what a technology makes once and for all
+        self._databases = self._requests = None
         self.pools: PoolMetrics | None = None
         if metrics is not None:
-            self.database_durations = _Durations(define(metrics, DB_OPERATION_DURATION))
-            self.http_durations = _Durations(define(metrics, HTTP_CLIENT_DURATION))
+            self._databases = _Durations(define(metrics, DB_OPERATION_DURATION))
+            self._requests = _Durations(define(metrics, HTTP_CLIENT_DURATION))
             self.pools = PoolMetrics(metrics)
 
     def database(
@@ -104,7 +111,7 @@ class ClientCalls:
         started: float | None = None,
     ) -> DatabaseCall:
         """
-        Begin a call of a database; `DatabaseCall.end` has to be called.
+        Begin a call of a database, which a `with` or `DatabaseCall.end` ends.
 
         Args:
             system: ``postgresql``, ``redis`` and so on.
@@ -120,7 +127,7 @@ class ClientCalls:
             started: When it began, in seconds of `time.perf_counter`; now
                 without.
         """
-        call = DatabaseCall(self, system, operation, started)
+        call = DatabaseCall(self._databases, system, operation, started)
         if self.spans is not None and _may_record(call.exchange):
             told: _Told = {"db.system.name": system, "db.operation.name": operation}
             if collection:
@@ -133,7 +140,9 @@ class ClientCalls:
 
     def request(self, method: str, host: str, port: int | None, scheme: str) -> HttpCall:
         """
-        Begin a request to another service; `HttpCall.end` has to be called.
+        Begin a request to another service; `HttpCall.end` tells its status.
+
+        In a `with`, one that fails is told.
 
         Args:
             method: As it is sent.
@@ -146,7 +155,8 @@ class ClientCalls:
         """
         label, _ = known_method(method)
         name = host.lower().strip("[]")
-        call = HttpCall(self, label, name if name in self._hosts else OTHER_OPERATION)
+        host_label = name if name in self._hosts else OTHER_OPERATION
+        call = HttpCall(self._requests, label, host_label)
         if self.spans is not None and _may_record(call.exchange):
             told: _Told = {
                 "http.request.method": label,
@@ -158,12 +168,46 @@ class ClientCalls:
             call.begin(self.spans, "HTTP" if label == OTHER_OPERATION else label, told, None)
         return call
 
+    def key_used(self, signal: Any) -> None:
+        """
+        Tell of a call of a key service, which has a span; it is counted elsewhere.
+
+        It is a listener:
+
+            subscribe(KeyUsed, calls.key_used)
+
+        A call that nobody has timed has no span.
+
+        Args:
+            signal: A `twh_platform.kms.KeyUsed`, announced where the call was made.
+        """
+        seconds, exchange = signal.seconds, current_exchange()
+        if self.spans is None or seconds is None or not _may_record(exchange):
+            return
+        told: _Told = {"platform.provider": signal.service}
+        if signal.tenant_id is not None:
+            told["tenant.id"] = clean_label(signal.tenant_id)
+        add_who(exchange, told)
+        span = self.spans.begin(
+            f"kms.{signal.operation}",
+            kind="client",
+            attributes=told,
+            current=False,
+            started=perf_counter() - seconds,
+        )
+        if span is not None:
+            span.end(signal.code)
+
     def outbound_headers(self, call: HttpCall, host: str) -> dict[str, str]:
         """
         What *host* is told about the trace of *call*; nothing, if it is not ours.
         """
-        if self.trust is None:
+        try:
+            return {} if self.trust is None else self._outbound(self.trust, call, host)
+        except Exception:  # noqa: BLE001 -- a call without context is better than a failed one
             return {}
+
+    def _outbound(self, trust: TrustBoundary, call: HttpCall, host: str) -> dict[str, str]:
         exchange = call.exchange
         span = call.span
         if span is not None:
@@ -172,7 +216,7 @@ class ClientCalls:
             place = exchange.place
         else:
             return {}
-        return self.trust.outbound_headers(
+        return trust.outbound_headers(
             place,
             host,
             baggage=None if exchange is None else exchange.inbound.baggage,
@@ -205,14 +249,37 @@ class _Call:
     A call that is under way: its clock and its span.
     """
 
-    __slots__ = ("_calls", "_has_ended", "exchange", "span", "started")
+    __slots__ = ("_durations", "_has_ended", "exchange", "span", "started")
 
-    def __init__(self, calls: ClientCalls, started: float | None = None) -> None:
-        self._calls = calls
+    def __init__(self, durations: _Durations | None, started: float | None = None) -> None:
+        self._durations = durations
         self._has_ended = False
         self.exchange = current_exchange()
         self.span: OpenSpan | None = None
         self.started = perf_counter() if started is None else started
+
+    def __enter__(self) -> Self:
+        """
+        It has begun already.
+        """
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """
+        End it, unless that was done inside.
+        """
+        self.end(error=error)
+
+    def end(self, *, error: BaseException | None = None) -> None:
+        """
+        End it.
+        """
+        raise NotImplementedError
 
     def begin(self, spans: SpanSource, name: str, told: _Told, where: Where | None) -> None:
         """
@@ -221,26 +288,39 @@ class _Call:
         try:
             if where is not None:
                 told.update(where())
-            _add_who(self.exchange, told)
+            add_who(self.exchange, told)
         except Exception:  # noqa: BLE001, S110 -- better a span that says less than a failed call
             pass
         # Never the current one: a driver may end it in another task.
-        self.span = spans.begin(
-            name, kind="client", attributes=told, current=False, started=self.started
-        )
+        try:
+            self.span = spans.begin(
+                name, kind="client", attributes=told, current=False, started=self.started
+            )
+        except Exception:  # noqa: BLE001 -- better no span than a failed call
+            self.span = None
+
+    def _observe(self, key: tuple[object, ...], seconds: float) -> None:
+        if self._durations is not None:
+            self._durations.observe(key, seconds, self._exemplar())
 
     def _end_span(self, error_type: str, told: _Told) -> None:
         if self.span is None:
             return
-        if error_type == _CANCELLED:  # nobody waits any more, which is nobody's error
-            self.span.end(None, {**told, "platform.outcome": _CANCELLED})
-        else:
-            self.span.end(error_type or None, told)
+        try:
+            if error_type == _CANCELLED:  # nobody waits any more, which is nobody's error
+                self.span.end(None, {**told, "platform.outcome": _CANCELLED})
+            else:
+                self.span.end(error_type or None, told)
+        except Exception:  # noqa: BLE001, S110 -- the answer is there, and stays
+            pass
 
     def _exemplar(self) -> tuple[str, str] | None:
         exchange = self.exchange
         if self.span is not None:
-            place = self.span.place
+            try:
+                place = self.span.place
+            except Exception:  # noqa: BLE001 -- as in _end_span()
+                return None
             return (place.trace_id, place.span_id) if place.sampled else None
         if exchange is not None and exchange.sampled:
             return exchange.trace_id, exchange.span_id
@@ -249,15 +329,19 @@ class _Call:
 
 class DatabaseCall(_Call):
     """
-    A call of a database.
+    A call of a database; a `with` ends it, too.
     """
 
     __slots__ = ("_operation", "_system")
 
     def __init__(
-        self, calls: ClientCalls, system: str, operation: str, started: float | None
+        self,
+        durations: _Durations | None,
+        system: str,
+        operation: str,
+        started: float | None,
     ) -> None:
-        super().__init__(calls, started)
+        super().__init__(durations, started)
         self._system, self._operation = system, operation
 
     def end(self, error: BaseException | None = None, *, seconds: float | None = None) -> None:
@@ -276,11 +360,7 @@ class DatabaseCall(_Call):
         if seconds is None:
             seconds = perf_counter() - self.started
         error_type = _type_of(error)
-        durations = self._calls.database_durations
-        if durations is not None:
-            durations.observe(
-                (self._system, self._operation, error_type), seconds, self._exemplar()
-            )
+        self._observe((self._system, self._operation, error_type), seconds)
         if self.span is not None:
             state = getattr(error, "sqlstate", None)
             known = isinstance(state, str) and _SQLSTATE.fullmatch(state)
@@ -289,13 +369,13 @@ class DatabaseCall(_Call):
 
 class HttpCall(_Call):
     """
-    A request that was sent.
+    A request that was sent; a `with` ends one that fails, too.
     """
 
     __slots__ = ("_host", "_method")
 
-    def __init__(self, calls: ClientCalls, method: str, host: str) -> None:
-        super().__init__(calls)
+    def __init__(self, durations: _Durations | None, method: str, host: str) -> None:
+        super().__init__(durations)
         self._method, self._host = method, host
 
     def end(self, status: int = 0, error: BaseException | None = None) -> None:
@@ -303,7 +383,9 @@ class HttpCall(_Call):
         The headers of its response are there, or it has failed; said again, that is nothing.
 
         Args:
-            status: The status that came; one of 400 or more is an error.
+            status: The status that came; one of 400 or more is an error.  One
+                that nobody has registered, which a stranger can make up, is
+                counted as its class, such as ``5xx``, or as ``_OTHER``.
 
             error: What came instead.
         """
@@ -311,11 +393,9 @@ class HttpCall(_Call):
             return
         self._has_ended = True
         seconds = perf_counter() - self.started
-        error_type = _type_of(error) or (str(status) if status >= _ERROR_STATUS else "")
-        durations = self._calls.http_durations
-        if durations is not None:
-            key = (self._method, self._host, status or "", error_type)
-            durations.observe(key, seconds, self._exemplar())
+        label = _status_label(status) if status else ""
+        error_type = _type_of(error) or (label if status >= _ERROR_STATUS else "")
+        self._observe((self._method, self._host, label, error_type), seconds)
         if self.span is not None:
             self._end_span(error_type, {"http.response.status_code": status} if status else {})
 
@@ -324,16 +404,11 @@ def _may_record(exchange: Exchange | None) -> bool:
     return exchange is None or exchange.sampled
 
 
-def _add_who(exchange: Exchange | None, told: _Told) -> None:
-    tenant = known_id(binding_here())
-    if tenant is not None:
-        told["tenant.id"] = clean_label(tenant)
-    if exchange is None:
-        return
-    if tenant is not None and tenant == exchange.tenant_id and exchange.user_id is not None:
-        told["enduser.id"] = clean_label(exchange.user_id)
-    if exchange.operation:
-        told["platform.operation"] = exchange.operation
+def _status_label(status: int) -> str:
+    label = _STATUSES.get(status)
+    if label is not None:
+        return label
+    return f"{status // 100}xx" if status // 100 in _CLASSES else OTHER_OPERATION
 
 
 def _type_of(error: BaseException | None) -> str:
@@ -341,6 +416,4 @@ def _type_of(error: BaseException | None) -> str:
         return ""  # whoever read a stream has had enough
     if isinstance(error, CancelledError):
         return _CANCELLED
-    kind = type(error)
-    module = kind.__module__
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    return error_name(error)

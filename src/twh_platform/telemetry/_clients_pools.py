@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import ref
 
-from ._http_metrics import define
+from ._define import define, define_read
 from ._instruments import BoundCounter, BoundHistogram
 from ._names import (
     POOL_CONNECTIONS,
@@ -17,7 +17,6 @@ from ._names import (
     POOL_TIMEOUTS,
     POOL_USE,
     POOL_WAIT,
-    MetricName,
 )
 from ._registry import Registry
 
@@ -66,9 +65,9 @@ class PoolMetrics:
         self._use = define(registry, POOL_USE)
         self._timeouts = define(registry, POOL_TIMEOUTS)
         self._pools: list[tuple[str, Callable[[], Any], Callable[[Any], PoolState | None]]] = []
-        self._read(registry, POOL_CONNECTIONS, self._connections)
-        self._read(registry, POOL_MOST, lambda: self._sum(lambda state: state.most))
-        self._read(registry, POOL_PENDING, lambda: self._sum(lambda state: state.pending))
+        define_read(registry, POOL_CONNECTIONS, self._connections)
+        define_read(registry, POOL_MOST, lambda: self._sum(lambda state: state.most))
+        define_read(registry, POOL_PENDING, lambda: self._sum(lambda state: state.pending))
 
     def add(self, name: str, pool: Any, read: Callable[[Any], PoolState | None]) -> None:
         """
@@ -138,7 +137,3 @@ class PoolMetrics:
         for name, state in self._states():
             numbers[name,] = numbers.get((name,), 0.0) + number(state)
         return numbers
-
-    @staticmethod
-    def _read(registry: Registry, name: MetricName, read: Callable[[], _Numbers]) -> None:
-        registry.gauge_of(name.name, name.help, read, labels=name.labels, merge=name.merge)

@@ -50,6 +50,7 @@ _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}", re.ASCII)
 # Controls would cut a line in two for somebody; a lone surrogate has no UTF-8.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNITS = ("seconds", "bytes", "ratio")
+# The formats' own, and the label of a gauge that is shown for each worker.
 _RESERVED = frozenset({"le", "quantile", "pid"})
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "counter": ("", "_total", "_created"),
@@ -162,6 +163,13 @@ class Definition:
         How many numbers one series has.
         """
         return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+    @property
+    def start(self) -> float:
+        """
+        What a series begins with: NaN where a zero that nobody has set would be the least, say.
+        """
+        return math.nan if self.kind == "gauge" and self.merge != "sum" else 0.0
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -7,19 +7,23 @@ they agree.  It is the only place that a request's state is kept in.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final, Protocol
 
 from .._asgi import RESOLUTION, Message, Receive, Scope, Send
 from ._instruments import BoundGauge
+from ._labels import error_name
+from ._request_kinds import NO_KIND, RequestKind
 from ._routes import RouteHolder, current_route_holder
 from ._trace_context import TraceContext, new_span_id, new_trace_id
 from ._trust import Inbound
 
 __all__ = ["Exchange", "Watcher", "WebSocketExchange", "current_exchange"]
 
+_NOTHING: Final = Inbound()
 _EVENT_STREAM = b"text/event-stream"
 # RFC 9110, sections 15.5 and 15.6
 _CLIENT_ERROR: Final = 400
@@ -27,9 +31,6 @@ _SERVER_ERROR: Final = 500
 _REFUSED = 403  # what servers answer when an app closes before it accepts
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _NO_CODE, _INTERNAL = 1005, 1011  # RFC 6455, section 7.4.1
-# How an app ends that was stopped from outside, which servers do when the client is gone.
-# No OSError: a database that is down raises it too.
-_STOPPED = (CancelledError, GeneratorExit)
 
 
 class Watcher(Protocol):
@@ -112,6 +113,8 @@ class Exchange(RouteHolder):
 
         disconnected: Whether the client is known to have left.
 
+        kind: What it shares with others of its method, scheme and version.
+
         is_last: Whether the last part of the response is being sent, or was.
 
         has_ended: Whether the duration stands.
@@ -143,6 +146,7 @@ class Exchange(RouteHolder):
         "is_last",
         "is_stream",
         "kept",
+        "kind",
         "method",
         "operation",
         "outcome",
@@ -156,22 +160,21 @@ class Exchange(RouteHolder):
         "status",
     )
 
-    def __init__(  # noqa: PLR0917 -- once for each request: names cost time
+    def __init__(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
         watcher: Watcher,
-        inbound: Inbound,
-        method: str = "",
-        active: BoundGauge | None = None,
+        kind: RequestKind = NO_KIND,
     ) -> None:
         self.started = perf_counter()
         self.template = self.scope = None
         self.seen = scope
-        self.inbound = inbound
-        self.method = method
-        self.active = active
+        self.inbound = _NOTHING
+        self.kind = kind
+        self.method = kind.method
+        self.active: BoundGauge | None = kind.active
         self._trace_id = self._span_id = self.outcome = self.error_type = self.kept = ""
         self.operation = ""
         self.route: str | None = None
@@ -279,9 +282,9 @@ class Exchange(RouteHolder):
         """
         Hand on a message of the app, counted; the last one is the end.
         """
-        kind = message["type"]
         # What is no method is looked up faster apart from its call.
         send = self._send
+        kind = message["type"]
         try:
             if kind == "http.response.body":
                 body = message.get("body")
@@ -295,16 +298,19 @@ class Exchange(RouteHolder):
                         self.silent_since = perf_counter()
                     return
                 self.is_last = True
+                await send(message)
+                if not self.has_ended:
+                    self._end()
             elif kind == "http.response.start":
-                message = self._start(message)
+                await send(self._start(message))
             else:
                 self._other(message)
-            await send(message)
+                await send(message)
+                if self.is_last and not self.has_ended:
+                    self._end()
         except OSError:  # ASGI, "Send": the connection is closed
             self.disconnected = True
             raise
-        if self.is_last and not self.has_ended:
-            self._end()
 
     def close(self, error: BaseException | None) -> None:
         """
@@ -314,7 +320,7 @@ class Exchange(RouteHolder):
             return
         if not self.has_ended:
             self._stop()
-            if self.disconnected or isinstance(error, _STOPPED):
+            if self.disconnected or _was_stopped(error):
                 self._tell("client_disconnect")
                 return
             self.error_type = "incomplete_response"
@@ -322,7 +328,7 @@ class Exchange(RouteHolder):
         else:
             self.error_type = str(self.status)
         if error is not None:
-            self.error, self.error_type = error, _name_of(error)
+            self.error, self.error_type = error, error_name(error)
         self._tell("server_error")
         self.error = None  # it holds frames that hold us
 
@@ -339,7 +345,8 @@ class Exchange(RouteHolder):
             message = {**message, "headers": headers}
         for name, value in headers:
             if name == b"content-type":
-                if value[:17].lower() == _EVENT_STREAM:
+                is_first = not (self.is_event_stream or self.has_ended)
+                if is_first and value[:17].lower() == _EVENT_STREAM:
                     self.is_event_stream, self.silent_since = True, perf_counter()
                     self._watcher.streaming(self)
                 break
@@ -357,7 +364,8 @@ class Exchange(RouteHolder):
         size = message.get("count")
         if size is None:
             size = next((value for name, value in self._headers if name == b"content-length"), 0)
-        self.response_bytes += int(size)
+        with suppress(ValueError):  # what an app wrote into the header
+            self.response_bytes += max(0, int(size))
         self.is_last = not message.get("more_body")
 
     def _stop(self) -> None:
@@ -409,9 +417,8 @@ class WebSocketExchange(Exchange):
         receive: Receive,
         send: Send,
         watcher: Watcher,
-        inbound: Inbound,
     ) -> None:
-        super().__init__(scope, receive, send, watcher, inbound)
+        super().__init__(scope, receive, send, watcher)
         self.received = self.sent = self.close_code = 0
 
     async def receive(self) -> Message:
@@ -455,9 +462,9 @@ class WebSocketExchange(Exchange):
         The app has returned, or raised *error*: it is over.
         """
         self._stop()
-        left = self.disconnected or isinstance(error, _STOPPED)
+        left = self.disconnected or _was_stopped(error)
         if not left and error is not None:
-            self.error, self.error_type = error, _name_of(error)
+            self.error, self.error_type = error, error_name(error)
         elif not left and not self.status:
             self.error_type = "incomplete_response"
         elif self.status >= _SERVER_ERROR:
@@ -474,13 +481,23 @@ class WebSocketExchange(Exchange):
         self.error = None  # as above
 
 
+def _was_stopped(error: BaseException | None) -> bool:
+    """
+    Whether an app was stopped from outside, which servers do when the client is gone.
+
+    A cancellation that it met in what it awaited is a fault of its own, and so
+    is an `OSError`: a database that is down raises it too.
+    """
+    if not isinstance(error, CancelledError):
+        return isinstance(error, GeneratorExit)
+    try:
+        task = current_task()
+    except RuntimeError:  # an event loop of another kind
+        return True
+    return task is None or task.cancelling() > 0
+
+
 def _size(message: Message) -> int:
     data = message.get("bytes")
     # Characters of text, not bytes: what they take on the wire is the server's affair.
     return len(data if data is not None else message.get("text") or "")
-
-
-def _name_of(error: BaseException) -> str:
-    kind = type(error)
-    module = kind.__module__
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

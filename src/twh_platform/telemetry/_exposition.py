@@ -25,7 +25,7 @@ _HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
 
 def render(
-    stream: Iterable[Definition | Series | None], *, openmetrics: bool, last: bytes = b""
+    stream: Iterable[Definition | Series | None], *, openmetrics: bool, last: Iterable[bytes] = ()
 ) -> Iterator[bytes]:
     """
     Write the page in slices of some 600 lines, each well below 100 KiB of text on usual labels.
@@ -35,7 +35,7 @@ def render(
 
         openmetrics: OpenMetrics, with exemplars, or else text 0.0.4, without.
 
-        last: More of the page, in the same format.
+        last: More of the page, in the same format: whole lines.
     """
     lines: list[str] = []
     writer = _Writer(openmetrics=openmetrics)
@@ -47,7 +47,10 @@ def render(
         if item is None or len(lines) >= _SLICE_LINES:
             yield "".join(lines).encode()
             lines.clear()
-    yield "".join(lines).encode() + last + (b"# EOF\n" if openmetrics else b"")
+    yield "".join(lines).encode()
+    yield from last
+    if openmetrics:
+        yield b"# EOF\n"
 
 
 class _Writer:

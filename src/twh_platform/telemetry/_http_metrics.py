@@ -7,8 +7,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+from ._define import define, define_read
 from ._exchange import Exchange, WebSocketExchange
 from ._instruments import BoundCounter, BoundGauge, BoundHistogram, Counter, Gauge, Histogram
+from ._methods import OTHER_METHOD
 from ._names import (
     ACTIVE_REQUESTS,
     EVENT_STREAM_DURATION,
@@ -24,34 +26,22 @@ from ._names import (
     WEBSOCKET_DURATION,
     WEBSOCKET_MESSAGES,
     WEBSOCKETS_ACTIVE,
-    MetricName,
 )
 from ._registry import Registry
+from ._request_kinds import RequestKind, ResultMetrics
 from ._tenants import TenantLabels, TenantSeat
 
-__all__ = ["HttpMetrics", "TenantMetrics", "WebSocketMetrics", "define"]
+__all__ = ["HttpMetrics", "TenantMetrics", "WebSocketMetrics"]
 
 # Distinct sets of labels that are looked up at once; more are looked up one by one.
 _MOST_REMEMBERED = 10_000
 # What a server says about a connection; a client has its part in it.
 _SCHEMES = frozenset({"http", "https", "ws", "wss"})
 _VERSIONS = frozenset({"1.0", "1.1", "2", "2.0", "3"})
-_Key = tuple[Any, ...]
+_METHOD_NOT_ALLOWED = 405
+_Result = tuple[str | None, int, str]
 _DURATION_LINES = len(TENANT_DURATION.buckets) + 3  # the infinite bucket, the sum, the count
 _OUTCOMES = ("success", "client_error", "server_error", "client_disconnect")
-
-
-class _OfRequest:
-    """
-    The children that one kind of request counts into; for bodies, where there was one.
-    """
-
-    __slots__ = ("duration", "request_bytes", "response_bytes")
-
-    def __init__(self) -> None:
-        self.duration: BoundHistogram | None = None
-        self.request_bytes: BoundHistogram | None = None
-        self.response_bytes: BoundHistogram | None = None
 
 
 class HttpMetrics:
@@ -61,12 +51,14 @@ class HttpMetrics:
     Args:
         registry: Where the metrics are defined.
 
+        tenants: Which tenants have a label; None for no metrics by tenant.
+
     Raises:
         twh_platform.errors.ConfigurationError: With code ``metric_duplicate``,
             if the registry has them already.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, tenants: TenantLabels | None = None) -> None:
         self._duration: Histogram = define(registry, REQUEST_DURATION)
         self._active: Gauge = define(registry, ACTIVE_REQUESTS)
         self._request_bytes: Histogram = define(registry, REQUEST_BODY_SIZE)
@@ -76,20 +68,29 @@ class HttpMetrics:
         self._event_streams = define(registry, EVENT_STREAMS_ACTIVE)
         self._event_duration = define(registry, EVENT_STREAM_DURATION)
         self._open: dict[Exchange, BoundGauge] = {}
-        self._of_request: dict[_Key, _OfRequest] = {}
-        registry.gauge_of(
-            EVENT_STREAM_SILENCE.name,
-            EVENT_STREAM_SILENCE.help,
-            self._silence,
-            labels=EVENT_STREAM_SILENCE.labels,
-            merge=EVENT_STREAM_SILENCE.merge,
-        )
+        self._kinds: dict[tuple[str, str, str], RequestKind] = {}
+        self._remembered = 0
+        self._tenants = None if tenants is None else TenantMetrics(registry, tenants)
+        define_read(registry, EVENT_STREAM_SILENCE, self._silence)
 
-    def active(self, method: str, scheme: str | None) -> BoundGauge:
+    def kind(self, method: str, scheme: object, version: object) -> RequestKind:
         """
-        The gauge of requests that are being answered.
+        The kind of a request.
+
+        Args:
+            method: Out of a closed list.
+
+            scheme: As in the scope.
+
+            version: As in the scope.
         """
-        return self._active.labels(method, scheme if scheme in _SCHEMES else "")
+        known = scheme if scheme in _SCHEMES else "", version if version in _VERSIONS else ""
+        key: Any = (method, *known)
+        found = self._kinds.get(key)
+        if found is None:
+            active = self._active.labels(method, known[0])
+            found = self._kinds[key] = RequestKind(method, active, *key[1:])
+        return found
 
     def streaming(self, exchange: Exchange) -> None:
         """
@@ -103,23 +104,17 @@ class HttpMetrics:
         """
         A request is over.
         """
-        scope = exchange.seen
-        key = (
-            exchange.method,
-            scope.get("scheme"),
-            exchange.route,
-            exchange.status,
-            exchange.error_type,
-            scope.get("http_version"),
-        )
-        children = self._of_request.get(key)
-        if children is None:
-            children = self._remember(key)
+        kind = exchange.kind
+        if exchange.status == _METHOD_NOT_ALLOWED:
+            # Else a stranger multiplies the routes by the methods.
+            kind = self.kind(OTHER_METHOD, kind.scheme, kind.version)
+        key = exchange.route, exchange.status, exchange.error_type
+        found = kind.results.get(key) or self._remember(kind, key)
         if exchange.request_bytes:
-            of_bytes = children.request_bytes or self._find_request_bytes(children, key)
+            of_bytes = found.request_bytes or self._find_request_bytes(found, kind, key)
             of_bytes.observe(exchange.request_bytes)
         if exchange.response_bytes:
-            of_bytes = children.response_bytes or self._find_response_bytes(children, key)
+            of_bytes = found.response_bytes or self._find_response_bytes(found, kind, key)
             of_bytes.observe(exchange.response_bytes)
         exemplar = None
         if exchange.sampled or exchange.kept:
@@ -127,10 +122,12 @@ class HttpMetrics:
         if exchange.is_event_stream:
             self._ended_events(exchange)
         else:
-            duration = children.duration or self._find_duration(children, key)
+            duration = found.duration or self._find_duration(found, kind, key)
             duration.observe(exchange.duration, exemplar)
         if exchange.is_stream:
             self._ended_stream(exchange, exemplar)
+        if self._tenants is not None:
+            self._tenants.ended(exchange)
 
     def _ended_stream(self, exchange: Exchange, exemplar: tuple[str, str] | None) -> None:
         route = exchange.route or ""
@@ -144,32 +141,34 @@ class HttpMetrics:
         duration = self._event_duration.labels(exchange.route or "", _of_stream(exchange))
         duration.observe(exchange.duration)
 
-    def _remember(self, key: _Key) -> _OfRequest:
-        children = _OfRequest()
-        if len(self._of_request) < _MOST_REMEMBERED:
-            self._of_request[key] = children
-        return children
+    def _remember(self, kind: RequestKind, key: _Result) -> ResultMetrics:
+        made = ResultMetrics()
+        if self._remembered < _MOST_REMEMBERED:
+            self._remembered += 1
+            kind.results[key] = made
+        return made
 
-    def _find_duration(self, children: _OfRequest, key: _Key) -> BoundHistogram:
-        method, scheme, route, status, error_type, version = key
-        children.duration = found = self._duration.labels(
-            method,
-            scheme if scheme in _SCHEMES else "",
-            route or "",
-            status or "",
-            error_type,
-            version if version in _VERSIONS else "",
+    def _find_duration(
+        self, result: ResultMetrics, kind: RequestKind, key: _Result
+    ) -> BoundHistogram:
+        route, status, error_type = key
+        result.duration = found = self._duration.labels(
+            kind.method, kind.scheme, route or "", status or "", error_type, kind.version
         )
         return found
 
-    def _find_request_bytes(self, children: _OfRequest, key: _Key) -> BoundHistogram:
-        labels = key[0], key[2] or "", key[3] or ""
-        children.request_bytes = found = self._request_bytes.labels(*labels)
+    def _find_request_bytes(
+        self, result: ResultMetrics, kind: RequestKind, key: _Result
+    ) -> BoundHistogram:
+        labels = kind.method, key[0] or "", key[1] or ""
+        result.request_bytes = found = self._request_bytes.labels(*labels)
         return found
 
-    def _find_response_bytes(self, children: _OfRequest, key: _Key) -> BoundHistogram:
-        labels = key[0], key[2] or "", key[3] or ""
-        children.response_bytes = found = self._response_bytes.labels(*labels)
+    def _find_response_bytes(
+        self, result: ResultMetrics, kind: RequestKind, key: _Result
+    ) -> BoundHistogram:
+        labels = kind.method, key[0] or "", key[1] or ""
+        result.response_bytes = found = self._response_bytes.labels(*labels)
         return found
 
     def _silence(self) -> dict[tuple[str, ...], float]:
@@ -233,6 +232,7 @@ class TenantMetrics:
         labels.reserve(len(_OUTCOMES) + _DURATION_LINES)
         labels.on_leave(self._remove)
         registry.on_render(labels.review)
+        labels.tell(registry)
 
     def ended(self, exchange: Exchange) -> None:
         """
@@ -258,22 +258,6 @@ class TenantMetrics:
         for outcome in _OUTCOMES:
             self._requests.remove(label, outcome)
         self._duration.remove(label)
-
-
-def define(registry: Registry, name: MetricName) -> Any:
-    """
-    Define a metric of the table.
-
-    Raises:
-        twh_platform.errors.ConfigurationError: As `Registry.counter`.
-    """
-    if name.kind == "counter":
-        return registry.counter(name.name, name.help, labels=name.labels)
-    if name.kind == "gauge":
-        return registry.gauge(name.name, name.help, labels=name.labels, merge=name.merge)
-    return registry.histogram(
-        name.name, name.help, labels=name.labels, buckets=name.buckets, exemplars=name.exemplars
-    )
 
 
 def _of_stream(exchange: Exchange) -> str:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 import threading
 import time
 import zlib
@@ -49,8 +48,9 @@ __all__ = [
     "write_exemplar",
 ]
 
-_INFINITY: Final = math.inf
-_LARGEST: Final = sys.float_info.max
+# Amounts stay below: 8 EiB, or 292 years in nanoseconds.  So no sum of them gets anywhere near
+# infinity, which it would never leave again.
+_MOST: Final = 2.0**63
 # What arithmetic and storing raise for what is no number, or one beyond float64.
 _NO_NUMBER: Final = (TypeError, ValueError, OverflowError, ArithmeticError, AttributeError)
 
@@ -127,11 +127,11 @@ class BoundCounter(_Child):
 
     def inc(self, amount: float = 1.0) -> None:
         """
-        Add *amount*; what is negative, not finite or no number is dropped and counted.
+        Add *amount*; what is negative, no number, or 2**63 and more is dropped and counted.
         """
         try:
             # Now a float: adding it runs no Python of somebody's number class.
-            if 0.0 <= (amount := amount + 0.0) < _INFINITY:
+            if 0.0 <= (amount := amount + 0.0) < _MOST:
                 self._cells[self._at] += amount
                 return
         except _NO_NUMBER:
@@ -139,7 +139,7 @@ class BoundCounter(_Child):
         self._keeper.dropped()
 
     def _reach(self, total: float) -> None:
-        if not 0.0 <= total < _INFINITY:
+        if not 0.0 <= total < _MOST:
             raise ValueError
         self._cells[self._at] = max(total, self._cells[self._at])
 
@@ -153,10 +153,10 @@ class BoundGauge(_Child):
 
     def inc(self, amount: float = 1.0) -> None:
         """
-        Add *amount*; what is not finite or no number is dropped and counted.
+        Add *amount*; what is no number, or 2**63 and more, is dropped and counted.
         """
         try:
-            if -_INFINITY < (amount := amount + 0.0) < _INFINITY:
+            if -_MOST < (amount := amount + 0.0) < _MOST:
                 self._cells[self._at] += amount
                 return
         except _NO_NUMBER:
@@ -165,10 +165,10 @@ class BoundGauge(_Child):
 
     def dec(self, amount: float = 1.0) -> None:
         """
-        Subtract *amount*; what is not finite or no number is dropped and counted.
+        Subtract *amount*; what is no number, or 2**63 and more, is dropped and counted.
         """
         try:
-            if -_INFINITY < (amount := amount + 0.0) < _INFINITY:
+            if -_MOST < (amount := amount + 0.0) < _MOST:
                 self._cells[self._at] -= amount
                 return
         except _NO_NUMBER:
@@ -185,6 +185,30 @@ class BoundGauge(_Child):
             self._keeper.dropped()
 
 
+class _UnsetGauge(BoundGauge):
+    """
+    A gauge that holds NaN, and is on no page, until it has a number; it is counted from zero.
+    """
+
+    __slots__ = ()
+
+    def inc(self, amount: float = 1.0) -> None:
+        self._begin(amount)
+        super().inc(amount)
+
+    def dec(self, amount: float = 1.0) -> None:
+        self._begin(amount)
+        super().dec(amount)
+
+    def _begin(self, amount: float) -> None:
+        try:
+            # No thread can run between reading and writing, as in an addition.
+            if -_MOST < amount + 0.0 < _MOST and (now := self._cells[self._at]) != now:
+                self._cells[self._at] = 0.0
+        except _NO_NUMBER:
+            pass  # as the addition will find, too
+
+
 class BoundHistogram(_Child):
     """
     A histogram with its label values.
@@ -198,15 +222,15 @@ class BoundHistogram(_Child):
         self._labels = labels
         self._bounds = metric.definition.buckets
         # Something that has no bucket below zero is a duration or a size.
-        self._least = 0.0 if self._bounds[0] >= 0.0 else -_LARGEST
+        self._least = 0.0 if self._bounds[0] >= 0.0 else -_MOST
         self._exemplars: Slot | None = None
 
     def observe(self, value: float, exemplar: tuple[str, str] | None = None) -> None:
         """
         Count *value* in its bucket.
 
-        What is not finite or no number is dropped and counted; so is what is
-        negative, unless the lowest bound is.
+        What is no number, or 2**63 and more, is dropped and counted; so is what
+        is negative, unless the lowest bound is.
 
         Args:
             value: In the unit of the metric.
@@ -215,7 +239,7 @@ class BoundHistogram(_Child):
                 bucket is kept; others than 32 and 16 digits are dropped and counted.
         """
         try:
-            if self._least <= (value := value + 0.0) < _INFINITY:
+            if self._least <= (value := value + 0.0) < _MOST:
                 # The sum goes first: a value that cannot be added is then nowhere.
                 bucket = bisect_left(self._bounds, value) + 1
                 self._cells[self._at] += value
@@ -259,7 +283,7 @@ class _LockedCounter(BoundCounter):
             super()._move(slot)
 
 
-class _LockedGauge(BoundGauge):
+class _LockedGauge(_UnsetGauge):
     __slots__ = ("_lock",)
 
     def __init__(self, keeper: Keeper) -> None:
@@ -373,7 +397,7 @@ class Metric(Generic[Child]):
 
     def move(self) -> None:
         """
-        Put every child on new cells, which begin at zero: after a fork.
+        Put every child on new cells, which begin anew: after a fork.
         """
         for labels, child in list(self._children.items()):
             child._move(self._keeper.place(self, labels) or LOST)
@@ -429,6 +453,10 @@ class Counter(Metric[BoundCounter]):
 class Gauge(Metric[BoundGauge]):
     """
     What goes up and down: connections, seconds since the last run, a size.
+
+    With another ``merge`` than ``sum``, a worker takes part once it has set the
+    gauge, or counted with it, and no more after NaN: a zero that nobody has set
+    would be the least of all.
     """
 
     def inc(self, amount: float = 1.0) -> None:
@@ -451,7 +479,9 @@ class Gauge(Metric[BoundGauge]):
 
     def _make(self, labels: tuple[str, ...]) -> BoundGauge:
         del labels
-        return (BoundGauge if self._keeper.gil else _LockedGauge)(self._keeper)
+        if not self._keeper.gil:
+            return _LockedGauge(self._keeper)
+        return (_UnsetGauge if self.definition.start else BoundGauge)(self._keeper)
 
 
 class Histogram(Metric[BoundHistogram]):

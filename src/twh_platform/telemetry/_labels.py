@@ -4,13 +4,9 @@ Label values: what anybody sent, as text that no page chokes on.
 
 from __future__ import annotations
 
-__all__ = ["LONGEST_LABEL_BYTES", "clean_label"]
+__all__ = ["clean_label", "error_name"]
 
-LONGEST_LABEL_BYTES = 128
-"""
-How many bytes of UTF-8 a label value has at most.
-"""
-
+_LONGEST = 128  # bytes of UTF-8
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -32,21 +28,35 @@ def clean_label(value: object) -> str:
         >>> len(clean_label("x" * 1000))
         128
     """
-    if type(value) is str and len(value) <= LONGEST_LABEL_BYTES:
+    if type(value) is str and len(value) <= _LONGEST:
         if value.isascii() and value.isprintable():
             return value
         return _scrub(value)
     return _scrub(_text_of(value))
 
 
+def error_name(error: BaseException) -> str:
+    """
+    The class of an exception, as OpenTelemetry's ``error.type`` has it.
+
+    With its module, unless that is ``builtins``; never its text.
+
+        >>> error_name(ValueError("a secret"))
+        'ValueError'
+    """
+    kind = type(error)
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
 def _text_of(value: object) -> str:
     try:
         # A join makes a plain str, also out of a subclass.
-        return "".join(str(value)[:LONGEST_LABEL_BYTES])
+        return "".join(str(value)[:_LONGEST])
     except Exception:  # noqa: BLE001 -- whatever a stranger's __str__ raises
         return _REPLACED
 
 
 def _scrub(text: str) -> str:
     printable = "".join(one if one.isprintable() else _REPLACED for one in text)
-    return printable.encode()[:LONGEST_LABEL_BYTES].decode(errors="ignore")
+    return printable.encode()[:_LONGEST].decode(errors="ignore")

@@ -4,7 +4,9 @@ What the series of several workers become on one page.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
+from math import isnan
 
 from ._definitions import Definition, Series
 
@@ -17,7 +19,7 @@ def merged(
     definition: Definition, mine: Iterable[Series], others: list[tuple[int, Labelled]], pid: int
 ) -> Iterator[Series]:
     """
-    Merge one metric's series over the workers.
+    Merge one metric's series over the workers; a gauge that holds NaN has not been set.
 
     Args:
         definition: The metric.
@@ -35,13 +37,13 @@ def merged(
     for series in mine:
         seen.add(series.labels)
         found = [one for _, labelled in others if (one := labelled.get(series.labels))]
-        yield _reduce(definition, series, found)
+        yield from _reduce(definition, [series, *found])
     for at, (_, labelled) in enumerate(others):
         for labels, series in labelled.items():
             if labels not in seen:
                 seen.add(labels)
                 found = [one for _, later in others[at + 1 :] if (one := later.get(labels))]
-                yield _reduce(definition, series, found)
+                yield from _reduce(definition, [series, *found])
 
 
 def add_up(one: Series, other: Series) -> Series:
@@ -56,14 +58,16 @@ def add_up(one: Series, other: Series) -> Series:
     return Series(one.labels, numbers, exemplars)
 
 
-def _reduce(definition: Definition, series: Series, others: list[Series]) -> Series:
+def _reduce(definition: Definition, found: list[Series]) -> Iterator[Series]:
     if definition.kind != "gauge":
-        for other in others:
-            series = add_up(series, other)
-        return series
-    numbers = [series.numbers[0], *(other.numbers[0] for other in others)]
-    reduce = {"max": max, "min": min}.get(definition.merge, sum)
-    return Series(series.labels, [reduce(numbers)], {})
+        yield functools.reduce(add_up, found)
+        return
+    numbers = [series.numbers[0] for series in found]
+    if definition.merge == "sum":
+        yield Series(found[0].labels, [sum(numbers)], {})
+    elif known := [number for number in numbers if not isnan(number)]:
+        least_or_most = min if definition.merge == "min" else max
+        yield Series(found[0].labels, [least_or_most(known)], {})
 
 
 def _each(mine: Iterable[Series], others: list[tuple[int, Labelled]], pid: int) -> Iterator[Series]:
@@ -73,6 +77,6 @@ def _each(mine: Iterable[Series], others: list[tuple[int, Labelled]], pid: int) 
     for worker, all_series in everybody:
         for series in all_series:
             labels = (*series.labels, str(worker))
-            if labels not in seen:
+            if labels not in seen and not isnan(series.numbers[0]):
                 seen.add(labels)
                 yield series._replace(labels=labels)

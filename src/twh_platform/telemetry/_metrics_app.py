@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
+import re
 import time
 import weakref
 import zlib
@@ -17,14 +17,15 @@ from .._asgi import Problem, Receive, Scope, Send, header_values
 from ..errors import ConfigurationError
 from ._accept import accepts_gzip, choose_format
 from ._exposition import OPENMETRICS_TYPE
+from ._peers import PeerNetworks
 from ._registry import Registry
 
 __all__ = ["MetricsApp"]
 
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _LEAST_TOKEN = 16
-# Whoever forwards for others is not the one who asks.
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+# How one calls one's own machine.  A page in its browser can have any name lead here.
+_OWN_HOST = re.compile(rb"(?i:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
 # Fast, and still a twentieth of the size: a page repeats itself.
 _LEVEL = 1
 _GZIP = 31  # zlib's number for a gzip header and 2**15 bytes of window
@@ -49,6 +50,7 @@ _METHOD = Problem(
     title="The method is not allowed",
     headers={"allow": "GET, HEAD"},
 )
+_own_machine = PeerNetworks(_LOOPBACK)
 _Form = tuple[str, bool]
 
 
@@ -70,7 +72,11 @@ class MetricsApp:
 
     Whoever asks needs a bearer token, or an address in *networks*.  An address
     says nothing where a proxy asks for others: a request with a forwarding
-    header needs a token.  Refusals are 401 where there are tokens, else 403.
+    header (`X-Forwarded-...`, `Forwarded`, `Via` and the like) needs a token.
+    From the machine itself, `Host` has to be ``localhost`` or a loopback
+    address, because a web page in a browser there can ask under another name.
+    Behind a proxy on this machine set a token: one that adds no header cannot
+    be told from the machine.  Refusals are 401 where there are tokens, else 403.
 
         >>> registry = Registry()
         >>> metrics = MetricsApp(registry, tokens=["a-long-random-token"])
@@ -82,9 +88,9 @@ class MetricsApp:
 
         tokens: More of them, all good at the same time: for rotation.
 
-        networks: Who needs no token: networks of peers, as
-            ``"10.0.0.0/8"``.  By default the machine itself, and nobody where
-            there is a token.
+        networks: Who needs no token: networks of peers, such as
+            ``"10.0.0.0/8"``, and ``unix`` for unix sockets.  By default the
+            machine itself, and nobody where there is a token.
 
         max_age: How old a page may be, in seconds.
 
@@ -109,7 +115,7 @@ class MetricsApp:
         if networks is None:
             networks = () if given else _LOOPBACK
         self._tokens = [_checked_token(one) for one in given]
-        self._networks = [_checked_network(one) for one in networks]
+        self._peers = PeerNetworks(networks, everybody=True)
         if not max_age >= 0.0:
             raise ConfigurationError(f"max_age={max_age!r} is negative")
         self._registry = registry
@@ -148,22 +154,17 @@ class MetricsApp:
         if scope["type"] != "http":
             return _REFUSED
         given = header_values(scope, b"authorization")
-        if not self._is_near(scope) and not any(map(self._knows, given[:1])):
+        if not self._is_near(scope) and not (len(given) == 1 and self._knows(given[0])):
             if not self._tokens:
                 return _REFUSED
             return _INVALID if given else _MISSING
         return None if scope["method"] in {"GET", "HEAD"} else _METHOD
 
     def _is_near(self, scope: Scope) -> bool:
-        peer = scope.get("client")
-        if not self._networks or not peer or any(header_values(scope, name) for name in _FORWARDED):
+        if not self._peers(scope):
             return False
-        try:
-            address = ipaddress.ip_address(peer[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)
+        hosts = header_values(scope, b"host")
+        return all(map(_OWN_HOST.fullmatch, hosts)) or not _own_machine(scope)
 
     def _knows(self, authorization: bytes) -> bool:
         scheme, _, given = authorization.partition(b" ")
@@ -217,10 +218,3 @@ def _checked_token(token: str) -> bytes:
     if not token.isprintable() or " " in token:
         raise ConfigurationError("a token has a space or a control character")
     return token.encode()
-
-
-def _checked_network(network: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(network)
-    except ValueError as error:
-        raise ConfigurationError(f"networks={network!r} is not a network") from error

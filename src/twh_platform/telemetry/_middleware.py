@@ -8,18 +8,19 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from .._asgi import ASGIApp, Receive, Scope, Send
+from .._asgi import TENANT_KNOWN, ASGIApp, Receive, Scope, Send
 from ._exchange import Exchange, WebSocketExchange
-from ._http_metrics import HttpMetrics, TenantMetrics, WebSocketMetrics
-from ._instruments import BoundGauge
+from ._http_metrics import HttpMetrics, WebSocketMetrics
+from ._methods import KnownMethods
 from ._process import LoopWatch
 from ._registry import Registry
+from ._request_kinds import RequestKind
+from ._revising import Revising
 from ._routes import RouteTemplates, current_route_holder
-from ._routes_methods import KnownMethods
 from ._sampling import HeadSampler
 from ._tenants import TenantLabels
 from ._tracing import Tracing
-from ._trust import Inbound, TrustBoundary
+from ._trust import TrustBoundary
 
 __all__ = ["TelemetryMiddleware"]
 
@@ -27,8 +28,7 @@ _logger = logging.getLogger("twh_platform.telemetry")
 
 _SEEN = "twh.telemetry"
 _FASTAPI = "fastapi.telemetry"
-_NOTHING = Inbound()
-_MOST_BEGINS = 100
+_MOST_KINDS = 100
 
 
 class TelemetryMiddleware:
@@ -100,22 +100,23 @@ class TelemetryMiddleware:
         access: Callable[[Exchange], None] | None = None,
     ) -> None:
         self.app = app
-        self._http = None if metrics is None else HttpMetrics(metrics)
+        self._http = None if metrics is None else HttpMetrics(metrics, tenants)
         self._websockets = None if metrics is None else WebSocketMetrics(metrics)
         self._loop = None if metrics is None else LoopWatch(metrics)
-        by_tenant = metrics is not None and tenants is not None
-        self._tenants = TenantMetrics(metrics, tenants) if by_tenant else None  # type: ignore[arg-type]
         self._tracing = tracing
         # Without either, nobody asks what the peer said.
         judged = tracing is not None or trust is not None
         self._trust = (trust or TrustBoundary()) if judged else None
         self._sampler = sampler or HeadSampler()
+        self._slow = self._sampler.slow
+        self._revising = Revising.of(self._sampler, tracing)
         self._routes = routes or RouteTemplates(app)
+        self._known = self._routes.known
         self._methods = methods or KnownMethods.of_environment()
         self.header = (trace_header or "").lower().encode("ascii")
         self._excluded = frozenset(excluded)
         self._access = access
-        self._begins: dict[tuple[str, str | None], tuple[str, BoundGauge | None]] = {}
+        self._kinds: dict[tuple[str, str | None, str | None], RequestKind] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -132,12 +133,13 @@ class TelemetryMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            exchange = self._open(scope, receive, send)
+            exchange = self._open(kind, scope, receive, send)
         except Exception:
             _logger.exception("a request could not be watched")
             await self.app(scope, receive, send)
             return
         token = current_route_holder.set(exchange)
+        entered = exchange.entered  # what is entered anew for a tenant is left with it
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
@@ -148,7 +150,7 @@ class TelemetryMiddleware:
                 exchange.close(None)
         finally:
             if self._tracing is not None:
-                self._tracing.leave(exchange.entered)
+                self._tracing.leave(entered)
             try:  # noqa: SIM105 -- a `with` costs more
                 current_route_holder.reset(token)
             except ValueError:  # closed by another task than began it
@@ -173,6 +175,9 @@ class TelemetryMiddleware:
         See `Watcher`.
         """
         try:
+            if exchange.route is None and exchange.template is None and exchange.scope is None:
+                # Of most requests the route is known, and nobody has told another.
+                exchange.route = self._known.get(id(exchange.seen.get("route")))
             if exchange.route is None:
                 exchange.route = self._routes.template(exchange.seen, exchange)
             if self._tracing is not None:
@@ -183,8 +188,6 @@ class TelemetryMiddleware:
             if self._http is not None:
                 if type(exchange) is Exchange:
                     self._http.ended(exchange)
-                    if self._tenants is not None:
-                        self._tenants.ended(exchange)
                 else:
                     self._ended_websocket(exchange)
         except Exception:  # a request is worth more than its count
@@ -202,38 +205,51 @@ class TelemetryMiddleware:
         except Exception:
             _logger.exception("a request could not be told")
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
-        inbound = _NOTHING if self._trust is None else self._trust.accept(scope)
-        if scope["type"] == "websocket":
-            exchange: Exchange = WebSocketExchange(scope, receive, send, self, inbound)
+    def _open(self, kind: str, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        if kind == "http":
+            key = scope["method"], scope.get("scheme"), scope.get("http_version")
+            shared = self._kinds.get(key) or self._meet(*key)
+            exchange = Exchange(scope, receive, send, self, shared)
         else:
-            key = scope["method"], scope.get("scheme")
-            method, active = self._begins.get(key) or self._begin(*key)
-            exchange = Exchange(scope, receive, send, self, inbound, method, active)
-        if self._tracing is not None:
-            # Where FastAPI's is under way outside of us, it is the one, and `Tracing` joins it.
-            scope.setdefault(_FASTAPI, None)
-            exchange.sampled = self._sampler.decide(
-                exchange.trace_id, scope["path"], parent=inbound.sampled
-            ).sampled
-            exchange.entered = self._tracing.enter(exchange)
+            exchange = WebSocketExchange(scope, receive, send, self)
+        if self._trust is not None:
+            self._trace(exchange, self._trust)
         scope[_SEEN] = True
         if exchange.active is not None:
             exchange.active.inc()
         return exchange
 
-    def _begin(self, method: str, scheme: str | None) -> tuple[str, BoundGauge | None]:
+    def _trace(self, exchange: Exchange, trust: TrustBoundary) -> None:
+        scope = exchange.seen
+        if type(scope["headers"]) is not list:
+            scope["headers"] = list(scope["headers"])  # ASGI has any iterable, read here once
+        exchange.inbound = trust.accept(scope)
+        if self._tracing is not None:
+            # Where FastAPI's is under way outside of us, it is the one, and `Tracing` joins it.
+            scope.setdefault(_FASTAPI, None)
+            exchange.sampled = self._sampler.decide(
+                exchange.trace_id, scope["path"], parent=exchange.inbound.sampled
+            ).sampled
+            exchange.entered = self._tracing.enter(exchange)
+            if self._revising is not None:
+                scope[TENANT_KNOWN] = self._revising
+
+    def _meet(self, method: str, scheme: str | None, version: str | None) -> RequestKind:
         self._measure_loop()  # for servers without a lifespan; here, since it is seldom
         label = self._methods(method)[0]
-        found = label, None if self._http is None else self._http.active(label, scheme)
-        if label == method and len(self._begins) < _MOST_BEGINS:
-            self._begins[method, scheme] = found
-        return found
+        http = self._http
+        kind = RequestKind(label) if http is None else http.kind(label, scheme, version)
+        if label == method and len(self._kinds) < _MOST_KINDS:
+            self._kinds[method, scheme, version] = kind
+        return kind
 
     def _finish(self, tracing: Tracing, exchange: Exchange) -> None:
-        if not exchange.sampled:
+        # Most requests are neither sampled nor worth asking about.
+        worth = exchange.duration >= self._slow or exchange.outcome == "server_error"
+        if worth and not exchange.sampled:
             exchange.kept = self._keeps(exchange)
-        tracing.finish(exchange, exchange.entered)
+        if exchange.sampled or exchange.kept:
+            tracing.finish(exchange, exchange.entered)
 
     def _measure_loop(self) -> None:
         if self._loop is not None:

@@ -16,6 +16,7 @@ from ._definitions import BYTES, SECONDS, Kind, Merge
 __all__ = [
     "CLIENT_METRICS",
     "HTTP_METRICS",
+    "OWN_METRICS",
     "PROCESS_METRICS",
     "TENANT_METRICS",
     "WEBSOCKET_METRICS",
@@ -30,6 +31,11 @@ Upper bounds in seconds for what has a label for each tenant.
 LONG_SECONDS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 """
 Upper bounds in seconds for connections that stay open.
+"""
+
+BACKEND_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0)
+"""
+Upper bounds in seconds for what answers out of memory or from another machine.
 """
 
 SHORT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -202,7 +208,10 @@ What is counted for each tenant that has a label; see `TenantLabels`.
 OPERATION_DURATION: Final = MetricName(
     name="platform_operation_duration_seconds",
     kind="histogram",
-    help="Business operations by outcome: success, error, cancelled.",
+    help=(
+        "Business operations by outcome: success, refused (it is the caller's fault), error,"
+        " cancelled."
+    ),
     labels=("operation", "outcome"),
     buckets=SECONDS,
     exemplars=True,
@@ -211,6 +220,55 @@ OPERATION_DURATION: Final = MetricName(
 OPERATION_METRICS: Final = (OPERATION_DURATION,)
 """
 What `Operations` counts.
+"""
+
+SERIES: Final = MetricName(
+    name="telemetry_series",
+    kind="gauge",
+    help="Series of the living workers.",
+)
+SERIES_REFUSED: Final = MetricName(
+    name="telemetry_series_refused_total",
+    kind="counter",
+    help="Series beyond the budget.",
+    labels=("metric",),
+)
+VALUES_DROPPED: Final = MetricName(
+    name="telemetry_values_dropped_total",
+    kind="counter",
+    help="Values that could not be counted.",
+)
+WORKER_FILES_SKIPPED: Final = MetricName(
+    name="telemetry_worker_files_skipped_total",
+    kind="counter",
+    help="Files of workers, or parts of them, that were left out of a page.",
+    labels=("reason",),
+)
+RETAINED_SERIES_DROPPED: Final = MetricName(
+    name="telemetry_retained_series_dropped_total",
+    kind="counter",
+    help="Series of ended workers that were given up.",
+)
+LABEL_OVERFLOW: Final = MetricName(
+    name="platform_telemetry_label_overflow_total",
+    kind="counter",
+    help=(
+        "What was counted under other, for want of a label: of tenants, or of a metric whose"
+        " label values were too many."
+    ),
+    labels=("of",),
+)
+
+OWN_METRICS: Final = (
+    SERIES_REFUSED,
+    VALUES_DROPPED,
+    WORKER_FILES_SKIPPED,
+    RETAINED_SERIES_DROPPED,
+    LABEL_OVERFLOW,
+    SERIES,
+)
+"""
+What every registry counts about itself.
 """
 
 SPANS_EXPORTED: Final = MetricName(
@@ -372,10 +430,21 @@ QUOTA_DECISIONS: Final = MetricName(
     name="platform_quota_decisions_total",
     kind="counter",
     help=(
-        "Decisions that a rule had a say in: limited, too_large and error were refused, exceeded"
-        " was admitted beyond a soft or shadow rule; what fits is not announced."
+        "Decisions, for each rule that had a say: allowed; degraded was admitted without the"
+        " store; limited, too_large and error were refused; exceeded was admitted beyond a soft"
+        " or shadow rule."
     ),
     labels=("policy", "result"),
+)
+QUOTA_BACKEND: Final = MetricName(
+    name="platform_quota_backend_seconds",
+    kind="histogram",
+    help=(
+        "How long the store of quotas took for a decision, by who decided: store, lease, cache;"
+        " local, open, closed where it did not answer."
+    ),
+    labels=("origin",),
+    buckets=BACKEND_SECONDS,
 )
 TENANT_QUOTA_REFUSALS: Final = MetricName(
     name="platform_tenant_quota_refusals_total",
@@ -433,6 +502,7 @@ QUOTA_USAGE_LOST: Final = MetricName(
 
 QUOTA_METRICS: Final = (
     QUOTA_DECISIONS,
+    QUOTA_BACKEND,
     TENANT_QUOTA_REFUSALS,
     QUOTA_REMAINING,
     QUOTA_NOTICES,
@@ -451,6 +521,16 @@ KMS_OPERATIONS: Final = MetricName(
     kind="counter",
     help="Uses of master keys; a batch counts once for each tenant, key and outcome.",
     labels=("op", "provider", "outcome"),
+)
+KMS_DURATION: Final = MetricName(
+    name="platform_kms_operation_seconds",
+    kind="histogram",
+    help=(
+        "How long uses of master keys took, with what was tried again; a batch counts as in"
+        " platform_kms_operations_total, and each time as a whole."
+    ),
+    labels=("op", "provider", "outcome"),
+    buckets=BACKEND_SECONDS,
 )
 KMS_KEY_CHANGES: Final = MetricName(
     name="platform_kms_key_changes_total",
@@ -486,6 +566,7 @@ SECRET_CHANGES: Final = MetricName(
 
 KMS_METRICS: Final = (
     KMS_OPERATIONS,
+    KMS_DURATION,
     KMS_KEY_CHANGES,
     KMS_REWRAPPED,
     KMS_SHRED_DURATION,
@@ -686,7 +767,9 @@ SPAN_ATTRIBUTES: Final = {
     "tenant.id": "The verified tenant.",
     "enduser.id": "The verified user.",
     "platform.operation": "The business operation.",
-    "platform.outcome": "success, client_error, server_error, client_disconnect.",
+    "platform.outcome": (
+        "success, client_error, server_error, client_disconnect; of operations refused, cancelled."
+    ),
     "platform.kept": "Why it was recorded without having been sampled: error, slow.",
     "platform.time_to_first_byte": "Seconds, of a response in several parts.",
     "websocket.close_code": "What a websocket was closed with.",
@@ -714,6 +797,7 @@ CLIENT_SPAN_ATTRIBUTES: Final = {
     "enduser.id": "The verified user.",
     "platform.operation": "The business operation.",
     "platform.outcome": "cancelled, where nobody waited for the answer.",
+    "platform.provider": "The key service that was asked: local, vault, aws.",
 }
 """
 The attributes of CLIENT spans: no statement, no value, no path and no query.

@@ -63,7 +63,7 @@ class PathRatios:
         return self._known(path) if len(path) <= _LONGEST_KNOWN else self._find(path)
 
     def _find(self, path: str) -> str | None:
-        # No more segments are cut off than the longest template has.
+        # One segment more than the longest template has is enough to tell that none fits.
         return _look(self._root, path.split("/", self._depth)[1:], 0)
 
     def _add(self, template: str, value: str) -> None:
@@ -75,7 +75,7 @@ class PathRatios:
         node = self._root
         for one in segments[1:]:
             node = node.inner.setdefault(_ANY if one.startswith("{") else one, _Node())
-        self._depth = max(self._depth, len(segments) + 1)
+        self._depth = max(self._depth, len(segments))
         if whole.endswith(_BELOW):
             node.below = value
         else:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ._http_metrics import define
+from ._define import define, define_read
 from ._instruments import BoundHistogram, Histogram
 from ._names import (
     GC_COLLECTED,
@@ -37,6 +37,7 @@ from ._registry import Numbers, Registry
 __all__ = ["LoopWatch", "watch_loop", "watch_process"]
 
 _PROC: Final = Path("/proc/self")
+_Read = Callable[[], Numbers]
 
 
 def watch_process(registry: Registry) -> None:
@@ -53,7 +54,7 @@ def watch_process(registry: Registry) -> None:
         twh_platform.errors.ConfigurationError: With code ``metric_duplicate``,
             if the registry has them already.
     """
-    readers: list[tuple[MetricName, Callable[[], Numbers]]] = [
+    readers: list[tuple[MetricName, _Read]] = [
         (PROCESS_CPU, time.process_time),
         (PROCESS_THREADS, threading.active_count),
         (PYTHON_INFO, _python),
@@ -61,19 +62,14 @@ def watch_process(registry: Registry) -> None:
         (GC_COLLECTED, lambda: _garbage("collected")),
         (GC_UNCOLLECTABLE, lambda: _garbage("uncollectable")),
     ]
-    of_linux: list[tuple[MetricName, Callable[[], Numbers]]] = [
+    of_linux: list[tuple[MetricName, _Read]] = [
         (PROCESS_RESIDENT, _resident),
         (PROCESS_OPEN_FDS, _open_fds),
         (PROCESS_MAX_FDS, _max_fds),
         (PROCESS_START, _started),
     ]
-    for name, read in (*readers, *of_linux):
-        if (name, read) in of_linux and not _works(read):
-            continue
-        if name.kind == "counter":
-            registry.counter_of(name.name, name.help, read, labels=name.labels)
-        else:
-            registry.gauge_of(name.name, name.help, read, labels=name.labels, merge=name.merge)
+    for name, read in (*readers, *(one for one in of_linux if _works(one[1]))):
+        define_read(registry, name, read)
     _watch_pauses(define(registry, GC_PAUSE))
 
 
@@ -150,7 +146,8 @@ class LoopWatch:
 
 def _watch_pauses(pauses: Histogram) -> None:
     # The garbage collector keeps its callbacks for good: this one leaves with its registry.
-    seen = weakref.ref(pauses)
+    # It does not do so when it is called: the collector would pass over the next one.
+    callbacks = gc.callbacks
     began = 0.0
 
     def called(phase: str, info: dict[str, int]) -> None:
@@ -158,17 +155,18 @@ def _watch_pauses(pauses: Histogram) -> None:
         del info
         if phase == "start":
             began = time.perf_counter()
-            return
-        pauses = seen()
-        if pauses is None:
-            gc.callbacks.remove(called)
-        elif began:
-            pauses.observe(time.perf_counter() - began)
+        elif began and (told := seen()) is not None:
+            told.observe(time.perf_counter() - began)
 
-    gc.callbacks.append(called)
+    def leave(_gone: object) -> None:
+        if called in callbacks:
+            callbacks.remove(called)
+
+    seen = weakref.ref(pauses, leave)
+    callbacks.append(called)
 
 
-def _works(read: Callable[[], Numbers]) -> bool:
+def _works(read: _Read) -> bool:
     try:
         read()
     except (OSError, ValueError, ImportError, LookupError, AttributeError):

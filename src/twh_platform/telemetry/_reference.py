@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from . import _names
-from ._names import MetricName
+from ._names import OWN_METRICS, MetricName
 from ._registry import Registry
 
 __all__ = ["meanings_table", "metric_names", "metrics_table", "own_metrics"]
@@ -37,9 +37,10 @@ class Named(Protocol):
 
 def metric_names() -> list[MetricName]:
     """
-    Every metric of `_names`, in its order.
+    Every metric of `_names`, in its order, but for those of each registry.
     """
-    return [one for one in vars(_names).values() if isinstance(one, MetricName)]
+    names = [one for one in vars(_names).values() if isinstance(one, MetricName)]
+    return [one for one in names if one not in OWN_METRICS]
 
 
 def own_metrics() -> list[Named]:

@@ -23,8 +23,17 @@ from ._definitions import (
     finite_buckets,
 )
 from ._exposition import render
-from ._instruments import EXEMPLAR_CELLS, Counter, Gauge, Histogram, Metric
+from ._instruments import EXEMPLAR_CELLS, BoundCounter, Counter, Gauge, Histogram, Metric
 from ._merging import Labelled, merged
+from ._names import (
+    LABEL_OVERFLOW,
+    RETAINED_SERIES_DROPPED,
+    SERIES_REFUSED,
+    VALUES_DROPPED,
+    WORKER_FILES_SKIPPED,
+    MetricName,
+)
+from ._names import SERIES as SERIES_NAME
 from ._worker_file import (
     EXEMPLARS,
     FAMILY,
@@ -40,6 +49,7 @@ __all__ = ["Registry"]
 _Metric = TypeVar("_Metric", bound=Metric[Any])
 Numbers = float | Mapping[tuple[str, ...], float]
 Item = Definition | Series | None
+Families = Callable[[bool, set[str]], Iterable[bytes]]
 
 _logger = logging.getLogger("twh_platform.telemetry")
 
@@ -94,7 +104,7 @@ class Registry:
         self._metrics: list[Metric[Any]] = []
         self._taken: set[str] = set()
         self._hooks: list[Callable[[], None]] = []
-        self._appended: list[Callable[[bool], bytes]] = []
+        self._joined: list[Families] = []
         self._count_own()
         reset_after_fork(self)
 
@@ -281,15 +291,20 @@ class Registry:
         """
         self._hooks.append(hook)
 
-    def append(self, more: Callable[[bool], bytes]) -> None:
+    def join(self, families: Families) -> None:
         """
-        Put the metrics of another library at the end of the page.
+        Put metrics of another library at the end of the page; said again, it changes nothing.
+
+        Where it raises, or yields something else, the rest of it is left out and counted.
 
         Args:
-            more: Given whether the page is OpenMetrics, it returns whole lines
-                in that format, without ``# EOF``, under names that are not ours.
+            families: Given whether the page is OpenMetrics, and the names that are
+                on it, it yields whole lines in that format as bytes, without
+                ``# EOF``, some at a time.  It leaves out what is there already,
+                and adds its own names to the set.
         """
-        self._appended.append(more)
+        if families not in self._joined:
+            self._joined.append(families)
 
     def refresh(self) -> None:
         """
@@ -322,14 +337,20 @@ class Registry:
         """
         self.refresh()
         yield b""
-        yield from render(self.collect(), openmetrics=openmetrics, last=self._more(openmetrics))
+        names: set[str] = set()
+        last = self._join(openmetrics, names)
+        yield from render(self.collect(names), openmetrics=openmetrics, last=last)
 
-    def collect(self) -> Iterator[Item]:
+    def collect(self, names: set[str] | None = None) -> Iterator[Item]:
         """
         Each definition, followed by its series over all workers; None where others may run.
+
+        Args:
+            names: Filled with the names that are taken.
         """
         gathered = yield from self._gather()
-        taken: set[str] = set(self._taken)
+        taken = set() if names is None else names
+        taken.update(self._taken)
         known = {metric.definition.shape for metric in self._metrics}
         for metric in list(self._metrics):
             yield from self._one(metric.definition, metric.series(), gathered)
@@ -352,7 +373,8 @@ class Registry:
         own = metric.number < self._own
         slot = None
         if own or self._series < self._max_series:
-            slot = self._cells.take(width, series_name(labels), SERIES, metric.number)
+            start = metric.definition.start
+            slot = self._cells.take(width, series_name(labels), SERIES, metric.number, start=start)
         if slot is None and own:
             # A full file must still be able to say that it is full: at least on its own page.
             slot = self._spare.take(width)
@@ -381,6 +403,15 @@ class Registry:
         Count a value that could not be counted.
         """
         self._dropped.inc()
+
+    def overflow(self, of: str) -> BoundCounter:
+        """
+        What counts in ``platform_telemetry_label_overflow_total`` for want of a label.
+
+        Args:
+            of: ``tenants``, or the name of a metric: out of a closed list.
+        """
+        return self._overflow.labels(of)
 
     def making(self) -> Any:
         """
@@ -421,22 +452,16 @@ class Registry:
 
     def _count_own(self) -> None:
         self._own = sys.maxsize  # what is defined here is not refused
-        self._refused = self.counter(
-            "telemetry_series_refused_total", "Series beyond the budget.", labels=("metric",)
-        )
-        self._dropped = self.counter(
-            "telemetry_values_dropped_total", "Values that could not be counted."
-        ).labels()
-        self._skipped = self.counter(
-            "telemetry_worker_files_skipped_total",
-            "Files of workers, or parts of them, that were left out of a page.",
-            labels=("reason",),
-        )
-        self._forgotten = self.counter(
-            "telemetry_retained_series_dropped_total", "Series of ended workers that were given up."
-        ).labels()
-        self.gauge_of("telemetry_series", "Series of the living workers.", self._count_series)
+        self._refused = self._counter_named(SERIES_REFUSED)
+        self._dropped = self._counter_named(VALUES_DROPPED).labels()
+        self._skipped = self._counter_named(WORKER_FILES_SKIPPED)
+        self._forgotten = self._counter_named(RETAINED_SERIES_DROPPED).labels()
+        self._overflow = self._counter_named(LABEL_OVERFLOW)
+        self.gauge_of(SERIES_NAME.name, SERIES_NAME.help, self._count_series)
         self._own = len(self._metrics)
+
+    def _counter_named(self, name: MetricName) -> Counter:
+        return self.counter(name.name, name.help, labels=name.labels)
 
     def _count_series(self) -> float:
         return float(sum(map(len, self._metrics)))
@@ -479,14 +504,23 @@ class Registry:
             if count % breath == 0:
                 yield None
 
-    def _more(self, openmetrics: bool) -> bytes:  # noqa: FBT001 -- as it is handed on
-        pieces = []
-        for more in self._appended:
+    def _join(
+        self,
+        openmetrics: bool,  # noqa: FBT001 -- as it is handed on
+        names: set[str],
+    ) -> Iterator[bytes]:
+        for families in list(self._joined):
             try:
-                pieces.append(more(openmetrics))
+                yield from map(_whole_lines, families(openmetrics, names))
             except Exception:  # noqa: BLE001 -- as in refresh
                 self.dropped()
-        return b"".join(pieces)
+
+
+def _whole_lines(piece: bytes) -> bytes:
+    # Text would be equal to neither.
+    if piece[-1:] not in (b"", b"\n"):
+        raise ValueError
+    return piece
 
 
 def _by_labels(numbers: Numbers) -> Mapping[tuple[str, ...], float]:

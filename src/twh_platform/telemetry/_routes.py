@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from .._asgi import INNER_SCOPE, ASGIApp, Receive, Scope, Send
-from ._routes_scan import Scan, path_inside
-from ._routes_walk import Place, look, plain, signposts
+from .._asgi import ASGIApp, Receive, Scope, Send, innermost
+from ._routes_map import RouteMap, weak
+from ._routes_scan import path_inside
+from ._routes_walk import Place, look, plain
 
 __all__ = [
     "RouteHolder",
@@ -33,7 +33,6 @@ _MOST_ROOTS = 16
 # Templates that are told, not found: a service that tells paths instead fills no more than this.
 _MOST_TOLD = 1_000
 _LONGEST_TOLD = 256
-_MOST_SCOPES = 8
 # A walk takes about 20 microseconds for each route, and the loop waits for it.
 _WALKS_AT_ONCE = 8
 _SECONDS_PER_WALK = 10.0
@@ -151,7 +150,7 @@ class RouteTemplates:
         self._clock = clock
         self._roots: list[Callable[[], Any]] = [] if app is None else [lambda: app]
         self.known: dict[int, str] = {}
-        self._map = _Map((), "", self.known)
+        self._map = RouteMap((), "", self.known)
         self._told: dict[str, str] = {}
         self._walks = float(_WALKS_AT_ONCE)
         self._walked_at: float | None = None
@@ -172,7 +171,7 @@ class RouteTemplates:
         if told is None and (found := self.known.get(id(scope.get("route")))) is not None:
             return found
         try:
-            return self._find(_innermost(scope), told)
+            return self._find(innermost(scope), told)
         except Exception:  # a label is never worth a request
             if not self._complained:
                 self._complained = True
@@ -199,14 +198,14 @@ class RouteTemplates:
             self.refresh()
         return self._map.templates
 
-    def _find(self, scope: Scope, said: str | None) -> str | None:
+    def _find(self, scope: Scope, told: str | None) -> str | None:
         found = self._of_shown(scope)
-        told = self._spelled(said)
+        spelled = self._spelled(told)
         if found is None:
-            return told or self._of_litestar(scope) or self._by_path(scope)
+            return spelled or self._of_litestar(scope) or self._by_path(scope)
         if not found.is_mount:
-            return told or found.template
-        below = told or self._of_litestar(scope)
+            return spelled or found.template
+        below = spelled or self._of_litestar(scope)
         if below:
             return found.prefix + below
         return self._in_mount(scope) if found.is_open else found.template
@@ -270,7 +269,7 @@ class RouteTemplates:
         self._roots = [root for root in self._roots if root() is not None]
         if len(self._roots) >= _MOST_ROOTS or not self._may_walk():
             return False
-        self._roots.append(_weak(app))
+        self._roots.append(weak(app))
         self._draw()
         return True
 
@@ -287,149 +286,4 @@ class RouteTemplates:
     def _draw(self) -> None:
         # A whole new map, for requests that are looked up meanwhile in other threads.
         apps = [app for root in self._roots if (app := root()) is not None]
-        self._map = _Map(apps, self._root, self.known)
-
-
-class _Map:
-    """
-    The places of some apps, by the objects that scopes show for them.
-
-    Attributes:
-        scan: All places.
-
-        templates: Those that a request can end at.
-    """
-
-    def __init__(self, apps: list[Any] | tuple[Any, ...], root: str, known: dict[int, str]) -> None:
-        self._known = known
-        self._routes: dict[int, _Choice] = {}
-        self._endpoints: dict[int, _Choice] = {}
-        self._kept: list[Callable[[], Any]] = []
-        places: dict[Place, None] = {}
-        for app in apps:
-            for place, routes, endpoint in signposts(app, root=root):
-                places[place] = None
-                for route in routes:
-                    self._put(self._routes, route, place)
-                self._put(self._endpoints, endpoint, place)
-        self.scan = Scan(places)
-        self.templates = frozenset(one.template for one in places if not one.is_open)
-        self._tell(known)
-
-    def find(self, scope: Scope) -> tuple[Place | None, bool]:
-        """
-        The place that the scope shows, and whether all it shows is on the map.
-        """
-        found, is_known = None, True
-        for route in _routes_shown(scope):
-            choice = self._routes.get(id(route))
-            if choice is None:
-                is_known = False
-                continue
-            found = choice.only or choice.fitting(scope)
-            if found and not found.is_mount:
-                return found, True
-        return self._of_endpoint(scope, found, is_known=is_known)
-
-    def _of_endpoint(
-        self, scope: Scope, found: Place | None, *, is_known: bool
-    ) -> tuple[Place | None, bool]:
-        # An app below a mount may leave an endpoint alone, with the mount still as the route.
-        endpoint = scope.get("endpoint")
-        if endpoint is None:
-            return found, is_known
-        choice = self._endpoints.get(id(endpoint))
-        if found and choice and choice.only is found:
-            return found, is_known
-        place = choice and choice.fitting(scope)
-        return (place, is_known) if place else (found, False)
-
-    def _put(self, on: dict[int, _Choice], thing: Any, place: Place) -> None:
-        if thing is None:
-            return
-        if id(thing) not in on:
-            on[id(thing)] = _Choice()
-            self._kept.append(_weak(thing, self._forget))
-        on[id(thing)].add(place)
-
-    def _tell(self, known: dict[int, str]) -> None:
-        alone = {key: one.only for key, one in self._routes.items()}
-        new = {key: one.template for key, one in alone.items() if one and not one.is_mount}
-        for key in known.keys() - new.keys():
-            known.pop(key, None)
-        known.update(new)
-
-    def _forget(self, key: int) -> None:
-        # The id may soon be that of another object.
-        self._known.pop(key, None)
-        self._routes.pop(key, None)
-        self._endpoints.pop(key, None)
-
-
-class _Choice:
-    """
-    The places that one object leads to.
-
-    Attributes:
-        only: Where there is but one template.
-    """
-
-    __slots__ = ("_places", "_scan", "only")
-
-    def __init__(self) -> None:
-        self._places: list[Place] = []
-        self._scan: Scan | None = None
-        self.only: Place | None = None
-
-    def add(self, place: Place) -> None:
-        if not self._places or (self.only and self.only.template == place.template):
-            self.only = self.only or place
-        else:
-            self.only = None
-        self._places.append(place)
-
-    def fitting(self, scope: Scope) -> Place | None:
-        """
-        The one that the path is for; an open mount is for what is below it.
-        """
-        if self._scan is None:
-            self._scan = Scan(self._places)
-        return self._scan.find(scope, path_inside(scope)) or self._open()
-
-    def _open(self) -> Place | None:
-        return next((one for one in self._places if one.is_open), None)
-
-
-def _routes_shown(scope: Scope) -> Iterator[Any]:
-    """
-    The routes that were left in the scope, the surest first.
-
-    FastAPI leaves the route as it was declared and, from 0.137, beside it the
-    context in which it was included.
-    """
-    route = scope.get("route")
-    if route is None:
-        return
-    fastapi = scope.get("fastapi")
-    if isinstance(fastapi, dict):
-        context = fastapi.get("effective_route_context")
-        if context is not None and look(context, "original_route") is route:
-            yield context
-    yield route
-
-
-def _innermost(scope: Scope) -> Scope:
-    for _ in range(_MOST_SCOPES):
-        inner = scope.get(INNER_SCOPE)
-        if inner is None:
-            break
-        scope = inner
-    return scope
-
-
-def _weak(thing: Any, forget: Callable[[int], None] | None = None) -> Callable[[], Any]:
-    key = id(thing)
-    try:
-        return weakref.ref(thing, None if forget is None else lambda _: forget(key))
-    except TypeError:
-        return lambda: thing
+        self._map = RouteMap(apps, self._root, self.known)

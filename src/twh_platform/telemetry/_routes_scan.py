@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from .._asgi import Scope, header_values, route_path
-from ._routes_methods import known_method
+from ._methods import known_method
 from ._routes_walk import Place
 
 __all__ = ["Scan", "path_inside"]

@@ -8,10 +8,11 @@ three moments:
 
 1. `HeadSampler.decide` at the start, by trusted parent, path and ratio.  Nothing
    else is waited for: log lines, spans and outgoing requests need the answer.
-2. `HeadSampler.revise` when the tenant becomes known.  It is only asked as long
-   as nothing has left the process with the first answer in it, which is the
-   rule where the tenant is bound before the handler runs.  Later the first
-   answer stands: half a trace is worse than none.
+2. `HeadSampler.revise` when the tenant becomes known, which is before the
+   handler runs.  A no can still become a yes: the SERVER span begins then, with
+   the ids and the start that the request had.  A yes can become a no only as
+   long as nobody has asked for the place of its span: a child span or a request
+   to somebody else would be the half of a trace that is not there.
 3. `HeadSampler.keeps` at the end: an error or a slow request that was not
    recorded is worth a span all the same, made afterwards out of the ids that
    it had from the start.
@@ -74,17 +75,22 @@ class Keep:
     """
     What is recorded at its end although it was not sampled at its start.
 
+    Errors and slow requests have rates of their own: how long a request takes
+    is up to the client as well, who may send its body slowly, and that must not
+    hide what fails.
+
     Args:
-        errors: Requests that end with an error.
+        errors: Requests that end with an error, slow or not.
 
-        slow: Requests that take this many seconds or more; None for none.
+        slow: Requests that take this many seconds or more, from their arrival
+            on; None for none.
 
-        rate: How many a second, so that a storm of errors does not become a
-            storm of spans; 0 keeps nothing.
+        rate: How many of either a second, so that a storm of errors does not
+            become a storm of spans; 0 keeps nothing.
 
-        burst: How many at once; without, a second's worth.
+        burst: How many of either at once; without, a second's worth.
 
-        tenant_rate: How many a second for one tenant, so that one tenant's
+        tenant_rate: How many of either for one tenant, so that one tenant's
             errors do not hide another's; None for no such limit.
     """
 
@@ -154,7 +160,8 @@ class HeadSampler:
             ``/checkout/*`` is also what no route answers.
 
         tenants: Ratios of their own for tenants, by id.  They replace the
-            other ratios once the tenant is known.
+            other ratios once the tenant is known: `TelemetryMiddleware` asks
+            again when `TenantMiddleware` has resolved one.
 
         rate: How many requests a second are recorded at most, over all; None
             for no limit.  What a trusted peer has decided is not counted.
@@ -164,6 +171,9 @@ class HeadSampler:
         keep: What is recorded at its end all the same.
 
         clock: Seconds, from any moment on.
+
+    Attributes:
+        slow: Seconds from which on a request is kept for them; infinite for never.
 
     Raises:
         twh_platform.errors.ConfigurationError: For a ratio that is not from 0
@@ -188,10 +198,16 @@ class HeadSampler:
         self._rate = None if rate is None else TokenBucket(rate, clock=clock)
         self._tenant_rate = _keyed(tenant_rate, clock)
         self._errors = keep.errors and keep.rate > 0
-        self._slow = math.inf if keep.slow is None or keep.rate <= 0 else keep.slow
-        self._keep = TokenBucket(keep.rate or 1.0, burst=keep.burst, clock=clock)
-        self._keep_tenants = _keyed(keep.tenant_rate, clock)
+        self.slow = math.inf if keep.slow is None or keep.rate <= 0 else keep.slow
+        self._rooms = {reason: _Room(keep, clock) for reason in ("error", "slow")}
         self._counts = _Counts()
+
+    @property
+    def minds_tenants(self) -> bool:
+        """
+        Whether it makes a difference who the tenant is, so that `revise` is to be asked.
+        """
+        return bool(self._tenants) or self._tenant_rate is not None
 
     def decide(
         self,
@@ -225,14 +241,14 @@ class HeadSampler:
             return verdicts[False]
         return self._rated(verdicts[True], tenant)
 
-    def revise(self, verdict: Verdict, trace_id: str, tenant: str) -> Verdict:
+    def revise(
+        self, verdict: Verdict, trace_id: str, tenant: str, *, settled: bool = False
+    ) -> Verdict:
         """
         Decide again, now that the tenant is known; what a parent said stands.
 
-        Ask once for a request, and only while nothing has left the process
-        with the first answer in it: no child span, no outgoing request.  It
-        may turn either way: a tenant's own ratio adds or takes away, its rate
-        takes away.
+        Ask once for a request.  It may turn either way: a tenant's own ratio
+        adds or takes away, its rate takes away.
 
         Args:
             verdict: What `decide` said without a tenant.
@@ -240,8 +256,15 @@ class HeadSampler:
             trace_id: The same id.
 
             tenant: The verified tenant's id.
+
+            settled: Whether the first answer cannot be taken back any more.  It
+                stands then, and is counted against the tenant's rate.
         """
         if verdict.reason == "parent":
+            return verdict
+        if settled:
+            if verdict.sampled and self._tenant_rate is not None:
+                self._tenant_rate.take(tenant)
             return verdict
         share = self._tenants.get(tenant)
         if share is None:
@@ -270,12 +293,10 @@ class HeadSampler:
         Returns:
             ``error`` or ``slow``; ``""`` where it is not to be recorded.
         """
-        reason = "error" if error and self._errors else "slow" if seconds >= self._slow else ""
+        reason = "error" if error and self._errors else "slow" if seconds >= self.slow else ""
         if not reason:
             return ""
-        # The tenant's first: what it has too much of must not use up everybody's.
-        of_tenant = self._keep_tenants if tenant is not None else None
-        if (of_tenant is None or of_tenant.take(tenant)) and self._keep.take():
+        if self._rooms[reason].take(tenant):
             self._counts.kept += 1
             return reason
         self._counts.dropped += 1
@@ -312,6 +333,24 @@ class HeadSampler:
     def _counted(self, verdict: Verdict) -> Verdict:
         self._counts.sampled += verdict.sampled
         return verdict
+
+
+class _Room:
+    """
+    How much is kept for one reason: of everybody, and of one tenant.
+    """
+
+    __slots__ = ("_all", "_tenants")
+
+    def __init__(self, keep: Keep, clock: Callable[[], float]) -> None:
+        self._all = TokenBucket(keep.rate or 1.0, burst=keep.burst, clock=clock)
+        self._tenants = _keyed(keep.tenant_rate, clock)
+
+    def take(self, tenant: str | None) -> bool:
+        # The tenant's first: what it has too much of must not use up everybody's.
+        if tenant is not None and self._tenants is not None and not self._tenants.take(tenant):
+            return False
+        return self._all.take()
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 from .._forks import reset_after_fork
 from ..errors import ConfigurationError
 from ._labels import clean_label
+from ._registry import Registry
 
 __all__ = ["NO_TENANT", "OTHER_TENANTS", "TenantLabelStats", "TenantLabels", "TenantSeat"]
 
@@ -199,8 +200,12 @@ class TenantLabels:
         review: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if top < 0 or max_series < 0 or lead < 1 or min(idle, half_life, review) <= 0:
-            message = f"top={top!r}, max_series={max_series!r}, {lead=!r}, {idle=!r}: too small"
+        at_least = min(top, max_series, tenure) >= 0 and lead >= 1
+        if not at_least or min(idle, half_life, review) <= 0:
+            message = (
+                f"{top=}, {max_series=}, {idle=}, {half_life=}, {lead=}, {tenure=}, {review=}:"
+                " too small"
+            )
             raise ConfigurationError(message)
         self._top, self._max_series = top, max_series
         self._idle, self._half_life = idle, half_life
@@ -311,6 +316,15 @@ class TenantLabels:
             refused=self._refused,
             failures=self._failures,
         )
+
+    def tell(self, registry: Registry) -> None:
+        """
+        Count what overflowed on a page, in ``platform_telemetry_label_overflow_total``.
+
+        The middleware and `twh_platform.platform.observe` do it for theirs.
+        """
+        child = registry.overflow("tenants")
+        registry.on_render(lambda: child._reach(self._other.hits))  # noqa: SLF001 -- of the same part
 
     def review(self) -> None:
         """

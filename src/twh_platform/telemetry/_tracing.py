@@ -32,9 +32,31 @@ class Tracing(Protocol):
         """
         ...
 
+    def is_settled(self, exchange: Exchange, entered: Any) -> bool:
+        """
+        Whether it cannot be changed any more if the exchange is recorded.
+
+        Asked where a rule of the sampler minds the tenant, once that is known.
+        """
+        ...
+
+    def turn(self, exchange: Exchange, entered: Any) -> Any:
+        """
+        Begin the span after all, or give it up, and turn the exchange's `sampled`.
+
+        Called in the context of the request, for one that is not settled.
+
+        Returns:
+            What `finish` needs from now on; `leave` is still given what `enter`
+            returned.
+        """
+        ...
+
     def finish(self, exchange: Exchange, entered: Any) -> None:
         """
         End the span at the exchange's end, or make one afterwards if it `kept` it.
+
+        It is called for exchanges that are sampled or kept, and for no others.
         """
         ...
 

@@ -83,9 +83,10 @@ class TrustBoundary:
 
     Args:
         networks: Networks of trusted peers, and ``unix`` for unix sockets.
-            They are compared with the address of the socket, never with a
-            forwarded one; see `PeerNetworks`.  A proxy that passes on what
-            strangers sent must not be among them.
+            They are compared with the address of the socket, and whoever sends
+            a forwarding header (`X-Forwarded-...`, `Forwarded`, `Via` and the
+            like) is a stranger.  A proxy that replaces the trace headers, and
+            says that it forwards, is for *authenticated*.
 
         authenticated: Told the scope, says whether its sender is trusted; for
             what the server or a layer around this one has verified, such as a
@@ -139,9 +140,13 @@ class TrustBoundary:
         Read what a http or websocket scope says about its trace; never raises.
         """
         names = self._names
-        headers = [pair for pair in scope.get("headers") or () if pair[0] in names]
-        if not headers:
+        sent = scope.get("headers") or ()
+        for pair in sent:
+            if pair[0] in names:
+                break
+        else:
             return _NOTHING  # most requests: nobody has to be judged
+        headers = [pair for pair in sent if pair[0] in names]
         if len(headers) == 1 and headers[0][0] == b"traceparent":  # most others; for speed
             trusted = self._trusted(scope)
             place = parse_traceparent(headers[0][1], ids_only=not trusted)
@@ -250,7 +255,10 @@ def _named(option: str, given: Iterable[str], known: Iterable[str]) -> tuple[str
 
 
 def _hosts(given: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    names = (given,) if isinstance(given, str) else tuple(given)
+    if isinstance(given, str):
+        message = f"hosts={given!r} is not a list of hosts"
+        raise ConfigurationError(message)
+    names = tuple(given)
     if wrong := [one for one in names if not _HOST.fullmatch(one) and not _is_address(one)]:
         message = f"hosts={wrong!r} are not like 'api.example' or '.svc.example'"
         raise ConfigurationError(message)

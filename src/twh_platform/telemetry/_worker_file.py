@@ -105,7 +105,9 @@ class WorkerFile(Cells):
         page.raw[: len(head) + 4] = head + struct.pack("=I", zlib.crc32(head))
         page.used = _FILE_BYTES // CELL_BYTES
 
-    def take(self, width: int, name: bytes = b"", kind: int = 0, family: int = 0) -> Slot | None:
+    def take(
+        self, width: int, name: bytes = b"", kind: int = 0, family: int = 0, *, start: float = 0.0
+    ) -> Slot | None:
         """
         Hand out *width* cells under a name; None where the file may not grow, or cannot.
         """
@@ -116,8 +118,11 @@ class WorkerFile(Cells):
         if chunk is None:
             return None
         page, at = chunk.page, chunk.at
-        start = at * CELL_BYTES
-        page.raw[start + _CHUNK.size : start + _CHUNK.size + len(name)] = name
+        first = at * CELL_BYTES
+        page.raw[first + _CHUNK.size : first + _CHUNK.size + len(name)] = name
+        if start:
+            # Before the header: no reader sees the series without it.
+            page.cells[at + before] = start
         self._generation += 1
         _write_chunk(page, at, size, (self._generation, family, len(name), kind), name)
         return Slot(page, at + before, width, (at, size))
@@ -389,7 +394,9 @@ def _add_exemplars(family: _Family, chunk: _Chunk, page: bytes, start: int) -> N
 def _plausible(definition: Definition, numbers: tuple[float, ...]) -> bool:
     # NaN is not: one would stay in the sum of all workers for ever.
     if definition.kind == "histogram":
-        return all(0.0 <= number < 1e300 for number in numbers[1:]) and abs(numbers[0]) < 1e300  # noqa: PLR2004
+        # OpenMetrics 1.0.0, section 5.3: counts of buckets are integers; others reject the page.
+        counts = all(0.0 <= number < 1e300 and number.is_integer() for number in numbers[1:])  # noqa: PLR2004
+        return counts and abs(numbers[0]) < 1e300  # noqa: PLR2004
     return 0.0 <= numbers[0] < 1e300  # noqa: PLR2004 -- so that no sum of them overflows
 
 

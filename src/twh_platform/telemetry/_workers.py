@@ -23,14 +23,15 @@ goes while it looks stays readable, because it is open.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import stat
+import weakref
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .._forks import reset_after_fork
 from ..errors import ConfigurationError
 from ._definitions import Definition, Series
 from ._instruments import EXEMPLAR_CELLS, pack_exemplar, write_exemplar
@@ -63,15 +64,36 @@ _IDS_IN_A_CHUNK = 1000
 _PILE = 16
 _TRIES = 100
 _BREATH = 200
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+# Windows has none of these flags, and no directory either; but it imports this module.
+_SAFE: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_OPEN = os.O_RDONLY | _SAFE | getattr(os, "O_NONBLOCK", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE
+
+
+class _Handle:
+    """
+    A descriptor that is closed once: in a forked child its number may soon be another file's.
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self.number = os.open(path, flags, 0o600)
+
+    def close(self) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
 
 
 class _Opened(NamedTuple):
     name: str
-    handle: int
+    handle: _Handle
     header: Header
     dead: bool
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        # What is retained has one name, and an id of its own each time that it is written.
+        return self.name, self.header.identity
 
 
 class Gathered(NamedTuple):
@@ -117,7 +139,8 @@ class MetricsDirectory:
 
     Raises:
         twh_platform.errors.ConfigurationError: `metrics_directory_invalid`, if it
-            is no directory, belongs to somebody else, or others may write to it.
+            is no directory, belongs to somebody else, or others may write to it;
+            `metrics_directory_unsupported`, where there is no `flock`, as on Windows.
     """
 
     def __init__(
@@ -130,8 +153,18 @@ class MetricsDirectory:
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.max_retained = max_retained
-        self._sources: dict[tuple[str, int], Source] = {}
+        self._sources: dict[tuple[str, bytes], Source] = {}
+        # What a page that is being made has open.
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         _check_directory(self.path)
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """
+        Close what the parent has open for a page: its locks would last as long as this child.
+        """
+        for handle in list(self._handles):
+            handle.close()
 
     def attach(self) -> WorkerFile:
         """
@@ -152,7 +185,7 @@ class MetricsDirectory:
                 file = self._begin(new, identity, self.max_bytes)
                 if file is not None:
                     try:
-                        new.rename(self.path / f"{identity.hex()}{_SUFFIX}")
+                        new.rename(self.path / _file_name(identity))
                     except BaseException:
                         file.close()
                         raise
@@ -173,6 +206,9 @@ class MetricsDirectory:
         """
         faults: list[str] = []
         forgotten = 0
+        if not _is_there(self.path / _file_name(own)):
+            # Somebody has cleaned up: those who come later see nothing of this worker.
+            faults.append("removed")
         try:
             forgotten = yield from self._fold(faults)
         except OSError:
@@ -207,42 +243,47 @@ class MetricsDirectory:
 
     def _open(self, name: str, stack: contextlib.ExitStack, faults: list[str]) -> _Opened | None:
         try:
-            handle = os.open(self.path / name, _OPEN)
+            handle = self._hold(self.path / name, _OPEN, stack)
         except FileNotFoundError:
             return None
         except OSError:
             faults.append("unreadable")
             return None
-        stack.callback(os.close, handle)
         header: Header | str = "unreadable"
-        if stat.S_ISREG(os.fstat(handle).st_mode):
-            header = read_header(handle)
+        if stat.S_ISREG(os.fstat(handle.number).st_mode):
+            header = read_header(handle.number)
         if isinstance(header, str):
             faults.append(header)
             return None
         # Shared, so that two who look do not take each other for the worker.
-        return _Opened(name, handle, header, _lock(handle, fcntl.LOCK_SH))
+        return _Opened(name, handle, header, _lock(handle.number, shared=True))
+
+    def _hold(self, path: Path, flags: int, stack: contextlib.ExitStack) -> _Handle:
+        handle = _Handle(path, flags)
+        stack.callback(handle.close)
+        self._handles.add(handle)
+        return handle
 
     def _read(
         self, one: _Opened, faults: list[str], *, gauges: bool
     ) -> Generator[None, None, Source]:
-        key = (one.name, os.fstat(one.handle).st_ino)
-        source = self._sources.setdefault(key, Source())
+        source = self._sources.setdefault(one.key, Source())
         # Read into a copy: another page may be in the making.
         fresh = source.begin(one.header.pid)
         try:
             yield from fresh.read(
-                one.handle, gauges=gauges, max_bytes=max(self.max_bytes, self._retained_bytes())
+                one.handle.number,
+                gauges=gauges,
+                max_bytes=max(self.max_bytes, self._retained_bytes()),
             )
         except OSError:
             fresh.faults.append("unreadable")
-        self._sources[key] = fresh
+        self._sources[one.key] = fresh
         faults.extend(fresh.faults)
         return fresh
 
     def _forget(self, opened: set[_Opened]) -> None:
-        names = {one.name for one in opened}
-        for key in [key for key in self._sources if key[0] not in names]:
+        for key in self._sources.keys() - {one.key for one in opened}:
             self._sources.pop(key, None)
 
     def _retained_bytes(self) -> int:
@@ -252,9 +293,8 @@ class MetricsDirectory:
         # Returns how many series were forgotten.
         faults = [] if faults is None else faults
         with contextlib.ExitStack() as stack:
-            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, lock)
-            if not _lock(lock, fcntl.LOCK_EX):
+            lock = self._hold(self.path / _LOCK, os.O_RDWR | os.O_CREAT | _SAFE, stack)
+            if not _lock(lock.number):
                 return 0
             self._sweep()
             dead = [one for one in self._open_all(stack, [], leave_out="-") if one.dead]
@@ -272,23 +312,24 @@ class MetricsDirectory:
                 yield from totals.add((yield from self._read(one, faults, gauges=False)))
                 totals.ids[one.header.identity] = None
             if news:
-                yield from self._retain(totals)
+                yield from self._retain(totals, lock)
             for one in dead:
                 (self.path / one.name).unlink(missing_ok=True)
             return totals.forgotten
 
-    def _retain(self, totals: _Totals) -> Iterator[None]:
+    def _retain(self, totals: _Totals, lock: _Handle) -> Iterator[None]:
         new = self.path / f"{_NEW}{secrets.token_hex(ID_BYTES)}"
         file = self._begin(new, secrets.token_bytes(ID_BYTES), self._retained_bytes())
         if file is None:
             raise OSError
         try:
             yield from totals.write(file)
+            if lock.number < 0:
+                # A forked child that goes on with its parent's page: this is its parent's work.
+                raise OSError
             new.rename(self.path / _RETAINED)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
         finally:
+            # Without a name it will be swept.  Not removed here: it may be the parent's.
             file.close()
 
     def _begin(self, new: Path, identity: bytes, max_bytes: int) -> WorkerFile | None:
@@ -296,10 +337,10 @@ class MetricsDirectory:
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, lock)
             stack.callback(new.unlink, missing_ok=True)
-            if not _lock(lock, fcntl.LOCK_EX):
+            if not _lock(lock):
                 return None
             # Opened once more: a mapping keeps what it was made from open, and so the lock.
-            handle = os.open(new, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = os.open(new, os.O_RDWR | _SAFE)
             stack.callback(os.close, handle)
             file = WorkerFile(handle, identity, max_bytes=max_bytes, lock=lock)
             stack.pop_all()
@@ -311,7 +352,7 @@ class MetricsDirectory:
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 handle = os.open(left, _OPEN)
                 stack.callback(os.close, handle)
-                if _lock(handle, fcntl.LOCK_SH):
+                if _lock(handle, shared=True):
                     left.unlink(missing_ok=True)
 
 
@@ -378,7 +419,22 @@ class _Totals:
             self.forgotten += 1
 
 
-def _lock(handle: int, how: int) -> bool:
+def _file_name(identity: bytes) -> str:
+    return f"{identity.hex()}{_SUFFIX}"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _lock(handle: int, *, shared: bool = False) -> bool:
+    import fcntl  # not on Windows
+
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except OSError:
@@ -387,6 +443,11 @@ def _lock(handle: int, how: int) -> bool:
 
 
 def _check_directory(path: Path) -> None:
+    try:
+        import fcntl  # noqa: F401 -- asked for before anything is made
+    except ImportError as error:
+        message = "workers cannot share metrics here: the system has no flock"
+        raise ConfigurationError(message, code="metrics_directory_unsupported") from error
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()

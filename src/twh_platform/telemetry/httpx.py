@@ -12,6 +12,8 @@ the headers of the response, since its body may be read for hours or never.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .._extras import missing_extra
@@ -31,7 +33,8 @@ class _Telling:
     def __init__(self, calls: ClientCalls) -> None:
         self._calls = calls
 
-    def _begin(self, request: httpx.Request) -> tuple[HttpCall, list[str]]:
+    @contextmanager
+    def _telling(self, request: httpx.Request) -> Iterator[HttpCall]:
         url = request.url
         call = self._calls.request(request.method, url.host, _port(url), url.scheme)
         headers = self._calls.outbound_headers(call, url.host)
@@ -39,7 +42,14 @@ class _Telling:
         added = [name for name in headers if name not in request.headers]
         for name in added:
             request.headers[name] = headers[name]
-        return call, added
+        try:
+            with call:
+                yield call
+        finally:
+            # httpx copies the headers of a request to the one that follows a redirect,
+            # which may go to a stranger.
+            for name in added:
+                request.headers.pop(name, None)
 
 
 class TelemetryTransport(httpx.BaseTransport, _Telling):
@@ -61,16 +71,10 @@ class TelemetryTransport(httpx.BaseTransport, _Telling):
         """
         See `httpx.BaseTransport`.
         """
-        call, added = self._begin(request)
-        try:
+        with self._telling(request) as call:
             response = self._transport.handle_request(request)
-        except BaseException as error:
-            call.end(error=error)
-            raise
-        finally:
-            _remove(request, added)
-        call.end(response.status_code)
-        return response
+            call.end(response.status_code)
+            return response
 
     def close(self) -> None:
         """
@@ -97,16 +101,10 @@ class AsyncTelemetryTransport(httpx.AsyncBaseTransport, _Telling):
         """
         See `httpx.AsyncBaseTransport`.
         """
-        call, added = self._begin(request)
-        try:
+        with self._telling(request) as call:
             response = await self._transport.handle_async_request(request)
-        except BaseException as error:
-            call.end(error=error)
-            raise
-        finally:
-            _remove(request, added)
-        call.end(response.status_code)
-        return response
+            call.end(response.status_code)
+            return response
 
     async def aclose(self) -> None:
         """
@@ -143,13 +141,6 @@ def watch_client(client: C, calls: ClientCalls) -> C:
     for pattern, transport in list(mounts.items()):
         mounts[pattern] = wrap(transport)
     return client
-
-
-def _remove(request: httpx.Request, added: list[str]) -> None:
-    # httpx copies the headers of a request to the one that follows a redirect,
-    # which may go to a stranger.
-    for name in added:
-        request.headers.pop(name, None)
 
 
 def _port(url: httpx.URL) -> int | None:

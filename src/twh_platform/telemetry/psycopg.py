@@ -9,20 +9,24 @@ Calls and pools of psycopg, told to `ClientCalls` by its cursors.
 psycopg has no events.  What it has is the cursor factory of a connection, which
 is meant to be set: ours adds a clock to whatever class is there, so that it
 goes with any connection, those of `twh_platform.tenancy.postgres.psycopg`
-among them.  BEGIN, COMMIT and ROLLBACK go past cursors and are not told, unless
-they are sent as statements.  In pipeline mode a time is that of the sending.
+among them, and with the cursors that the platform's stores make past it.
+
+BEGIN, COMMIT and ROLLBACK go past cursors and are not told, unless they are
+sent as statements.  In pipeline mode a time is that of the sending.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
 from time import perf_counter
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._extras import missing_extra
+from ..tenancy.postgres._psycopg_cursors import watch_cursors
 from ._clients import ClientCalls, DatabaseCall
 from ._clients_pools import PoolState
 from ._clients_words import read_statement
@@ -56,15 +60,22 @@ def watch_connection(connection: C, calls: ClientCalls) -> C:
 
         calls: What is told.
     """
+    watched = partial(_watched, calls=calls)
     for name in _FACTORIES:
         factory = getattr(connection, name)
-        if getattr(factory, _MARK, None) is calls or not isinstance(factory, type):
-            continue
-        kind = calls.made.get(factory)
-        if kind is None:
-            kind = calls.made[factory] = _kind(factory, calls)
-        setattr(connection, name, kind)
+        if isinstance(factory, type):
+            setattr(connection, name, watched(factory))
+    watch_cursors(connection, watched)
     return connection
+
+
+def _watched(kind: Any, *, calls: ClientCalls) -> Any:
+    if getattr(kind, _MARK, None) is calls:
+        return kind
+    known = calls._made  # noqa: SLF001 -- a part of it
+    if kind not in known:
+        known[kind] = _kind(kind, calls)
+    return known[kind]
 
 
 def watch_pool(pool: P, calls: ClientCalls, *, name: str = "default") -> P:
@@ -196,84 +207,43 @@ class _SyncClock:
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        call = _begin(self, query)
-        try:
-            result = super().execute(query, *args, **options)  # type: ignore[misc]
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
-        return result
+        with _begin(self, query):
+            return super().execute(query, *args, **options)  # type: ignore[misc]
 
     def executemany(self, query: Any, *args: Any, **options: Any) -> None:
-        call = _begin(self, query)
-        try:
+        with _begin(self, query):
             super().executemany(query, *args, **options)  # type: ignore[misc]
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
 
     def stream(self, query: Any, *args: Any, **options: Any) -> Iterator[Any]:
-        call = _begin(self, query)
-        try:
+        with _begin(self, query):
             yield from super().stream(query, *args, **options)  # type: ignore[misc]
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
 
     @contextmanager
     def copy(self, statement: Any, *args: Any, **options: Any) -> Iterator[Any]:
-        call = _begin(self, statement)
-        try:
-            with super().copy(statement, *args, **options) as copy:  # type: ignore[misc]
-                yield copy
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
+        copying = super().copy(statement, *args, **options)  # type: ignore[misc]
+        with _begin(self, statement), copying as copy:
+            yield copy
 
 
 class _AsyncClock:
     __slots__ = ()
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        call = _begin(self, query)
-        try:
-            result = await super().execute(query, *args, **options)  # type: ignore[misc]
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
-        return result
+        with _begin(self, query):
+            return await super().execute(query, *args, **options)  # type: ignore[misc]
 
     async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
-        call = _begin(self, query)
-        try:
+        with _begin(self, query):
             await super().executemany(query, *args, **options)  # type: ignore[misc]
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
 
     async def stream(self, query: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        call = _begin(self, query)
-        try:
+        with _begin(self, query):
             async for row in super().stream(query, *args, **options):  # type: ignore[misc]
                 yield row
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
 
     @asynccontextmanager
     async def copy(self, statement: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        call = _begin(self, statement)
-        try:
-            async with super().copy(statement, *args, **options) as copy:  # type: ignore[misc]
+        copying = super().copy(statement, *args, **options)  # type: ignore[misc]
+        with _begin(self, statement):
+            async with copying as copy:
                 yield copy
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()

@@ -86,28 +86,16 @@ def watch_redis(client: R, calls: ClientCalls, *, pool: str = "redis") -> R:
 
 def _time_sync(function: Any, begin: _Begin) -> Any:
     def timed(*args: Any, **options: Any) -> Any:
-        call = begin(args)
-        try:
-            result = function(*args, **options)
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
-        return result
+        with begin(args):
+            return function(*args, **options)
 
     return timed
 
 
 def _time_async(function: Any, begin: _Begin) -> Any:
     async def timed(*args: Any, **options: Any) -> Any:
-        call = begin(args)
-        try:
-            result = await function(*args, **options)
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end()
-        return result
+        with begin(args):
+            return await function(*args, **options)
 
     return timed
 

@@ -1,5 +1,5 @@
 """
-Calls and pools of SQLAlchemy engines, told to `ClientCalls` by SQLAlchemy's events.
+Calls and pools of SQLAlchemy engines, told to `ClientCalls` by their dialect.
 
     >>> from sqlalchemy import create_engine
     >>> from twh_platform.telemetry import ClientCalls, Registry
@@ -11,12 +11,22 @@ Calls and pools of SQLAlchemy engines, told to `ClientCalls` by SQLAlchemy's eve
     True
 
 One call is one statement, from its sending to its first rows, ORM, Core and
-raw SQL alike.  Watch the engine or its driver, not both: each would tell.
-BEGIN, COMMIT and ROLLBACK are not told: SQLAlchemy does not say when they end.
+raw SQL alike, or the COMMIT or ROLLBACK that ends a transaction.  Watch the
+engine or its driver, not both: each would tell.  BEGIN is no call of its own:
+drivers send it before a transaction's first statement, in whose time it is,
+and with it what binds a tenant.
+
+An engine's events would tell of statements, too, and not of a transaction's
+end.  Whoever listens to one makes SQLAlchemy look for all of them, which costs
+more than what is told; all that is sent goes through a few methods of the
+dialect, so those are timed.  With them goes what a dialect asks the first
+connection of an engine about the server.  A listener of ``do_execute`` that
+sends a statement itself sends it past them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -36,10 +46,11 @@ except ImportError as cause:
 __all__ = ["watch_engine"]
 
 E = TypeVar("E", Engine, AsyncEngine)
+_Method = Callable[..., None]
 
 _MARK = "_twh_calls"
-_CALL = "_twh_call"
 _OUT_SINCE = "twh.out_since"
+_IS_OPEN = "twh.is_open"
 # OpenTelemetry's names of SQLAlchemy's dialects, where they are others.
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 _KNOWN = frozenset({"postgresql", "mysql", "mariadb", "sqlite", "cockroachdb"})
@@ -63,25 +74,22 @@ def watch_engine(engine: E, calls: ClientCalls, *, pool: str = "default") -> E:
         pool: The name of its pool on the page.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    if getattr(sync_engine, _MARK, None) is calls:
+    # Engines that differ in their execution options have one dialect and one pool.
+    dialect: Any = sync_engine.dialect
+    if getattr(dialect, _MARK, None) is calls:
         return engine
-    setattr(sync_engine, _MARK, calls)
-    statements = _Statements(sync_engine, calls)
-    event.listen(sync_engine, "before_cursor_execute", statements.before)
-    event.listen(sync_engine, "after_cursor_execute", statements.after)
-    event.listen(sync_engine, "handle_error", statements.failed)
+    setattr(dialect, _MARK, calls)
+    _Dialect(sync_engine, calls).watch(dialect)
     if calls.pools is not None:
         pools = _Pools(calls.pools, pool)
-        event.listen(sync_engine, "checkout", pools.checkout)
         event.listen(sync_engine, "checkin", pools.checkin)
-        event.listen(sync_engine, "engine_disposed", pools.watch)
-        pools.watch(sync_engine)
+        pools.watch(sync_engine.pool)
     return engine
 
 
-class _Statements:
+class _Dialect:
     """
-    Listens to an engine.
+    Times what a dialect sends.
     """
 
     def __init__(self, engine: Engine, calls: ClientCalls) -> None:
@@ -92,34 +100,58 @@ class _Statements:
         where = {"server.address": url.host, "server.port": url.port, "db.namespace": url.database}
         self._where = {name: value for name, value in where.items() if value}
 
-    def before(self, *about: Any) -> None:
-        _connection, _cursor, statement, parameters, context, is_many = about
-        if context is None:
-            return
-        operation, table = read_statement(statement)
-        call = self._calls.database(
-            self._system,
-            operation,
-            table,
-            where=lambda: self._where,
-            batch=len(parameters) if is_many else 1,
-        )
-        # It lives as long as this one execution does.
-        setattr(context, _CALL, call)
+    def watch(self, dialect: Any) -> None:
+        """
+        Put a clock around its methods.
+        """
+        dialect.do_execute = self._sending(dialect.do_execute)
+        dialect.do_execute_no_params = self._sending(dialect.do_execute_no_params)
+        dialect.do_executemany = self._sending(dialect.do_executemany, is_many=True)
+        dialect.do_begin = _beginning(dialect.do_begin)
+        dialect.do_commit = self._ending("COMMIT", dialect.do_commit)
+        dialect.do_rollback = self._ending("ROLLBACK", dialect.do_rollback)
 
-    def after(self, *about: Any) -> None:
-        call = _call_of(about[4])
-        if call is not None:
-            call.end()
+    def _begin(self, operation: str, table: str = "", batch: int = 1) -> DatabaseCall:
+        return self._calls.database(self._system, operation, table, where=self._told, batch=batch)
 
-    def failed(self, told: Any) -> None:
-        call = _call_of(told.execution_context)
-        if call is not None:
-            call.end(told.original_exception)
+    def _told(self) -> dict[str, Any]:
+        return self._where
+
+    def _sending(self, send: _Method, *, is_many: bool = False) -> _Method:
+        def timed(cursor: Any, statement: Any, *rest: Any) -> None:
+            operation, table = read_statement(statement)
+            with self._begin(operation, table, len(rest[0]) if is_many else 1):
+                send(cursor, statement, *rest)
+
+        return timed
+
+    def _ending(self, operation: str, end: _Method) -> _Method:
+        def timed(connection: Any) -> None:
+            # A pool also rolls back where nothing has begun.
+            if not _kept_of(connection).pop(_IS_OPEN, False):
+                end(connection)
+                return
+            with self._begin(operation):
+                end(connection)
+
+        return timed
 
 
-def _call_of(context: Any) -> DatabaseCall | None:
-    found: DatabaseCall | None = getattr(context, _CALL, None)
+def _beginning(begin: _Method) -> _Method:
+    def noted(connection: Any) -> None:
+        if getattr(connection.dbapi_connection, "autocommit", False) is not True:
+            _kept_of(connection)[_IS_OPEN] = True
+        begin(connection)
+
+    return noted
+
+
+def _kept_of(connection: Any) -> dict[Any, Any]:
+    try:
+        found: dict[Any, Any] = connection.info
+    except NotImplementedError:
+        # The connection that the dialect asks about the server is in no pool yet.
+        return {}
     return found
 
 
@@ -133,17 +165,13 @@ class _Pools:
         self._wait, self._use = metrics.wait(name), metrics.use(name)
         self._timeouts = metrics.timeouts(name)
 
-    def checkout(self, _dbapi: Any, record: Any, _proxy: Any) -> None:
-        record.info[_OUT_SINCE] = perf_counter()
-
     def checkin(self, _dbapi: Any, record: Any) -> None:
         since = record.info.pop(_OUT_SINCE, None)
         if since is not None:
             self._use.observe(perf_counter() - since)
 
-    def watch(self, engine: Engine) -> None:
-        pool: Any = engine.pool
-        connect = pool.connect
+    def watch(self, pool: Any) -> None:
+        connect, recreate = pool.connect, pool.recreate
 
         def timed() -> Any:
             started = perf_counter()
@@ -152,10 +180,16 @@ class _Pools:
             except PoolTimeoutError:
                 self._timeouts.inc()
                 raise
-            self._wait.observe(perf_counter() - started)
+            now = connection.info[_OUT_SINCE] = perf_counter()
+            self._wait.observe(now - started)
             return connection
 
-        pool.connect = timed
+        def again() -> Any:
+            made = recreate()
+            self.watch(made)
+            return made
+
+        pool.connect, pool.recreate = timed, again
         self._metrics.add(self._name, pool, _read)
 
 

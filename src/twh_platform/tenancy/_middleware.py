@@ -15,7 +15,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .._asgi import INNER_SCOPE, RESOLUTION, ASGIApp, Problem, Receive, Scope, Send, request_id
+from .._asgi import (
+    INNER_SCOPE,
+    RESOLUTION,
+    TENANT_KNOWN,
+    ASGIApp,
+    Problem,
+    Receive,
+    Scope,
+    Send,
+    request_id,
+)
 from .._signals import announce, has_listeners
 from ..errors import (
     BackendUnavailableError,
@@ -180,6 +190,8 @@ class TenantMiddleware:
             raise
         outer = binding_here()
         with bind_tenant(resolution.tenant, lease=self._lease, clock=self._lease_clock):
+            if TENANT_KNOWN in scope:
+                scope.pop(TENANT_KNOWN)(resolution.tenant.id)
             if has_listeners(TenantResolved):
                 announce(_resolved(resolution, scope))
             inner = _inner_scope(scope, resolution)

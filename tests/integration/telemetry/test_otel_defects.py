@@ -73,14 +73,20 @@ async def test_a_client_that_leaves_is_told():
 
     @app.get("/")
     async def slow():
-        raise asyncio.CancelledError
+        await asyncio.Event().wait()
 
     async def leaving(scope, receive, send):
-        raise asyncio.CancelledError
+        await slow()
+
+    async def left(app):
+        task = asyncio.create_task(call(app))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await task
 
     for one in (app, _theirs(watch, leaving), watch.around(app)):
         with pytest.raises(asyncio.CancelledError):
-            await call(one)
+            await left(one)
 
     native, contrib, ours = watch.server_spans
     assert native.status.status_code is StatusCode.ERROR

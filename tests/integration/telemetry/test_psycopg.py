@@ -17,11 +17,18 @@ from psycopg import sql
 from tests.integration.telemetry._databases import *  # noqa: F403 -- fixtures
 from tests.integration.telemetry._databases import CANARY
 from twh_platform.telemetry.psycopg import watch_connection, watch_pool
+from twh_platform.tenancy.postgres._psycopg_steps import carry_out, carry_out_async
+from twh_platform.tenancy.postgres._steps import Ask
 from twh_platform.tenancy.postgres.psycopg import AsyncTenantConnection, TenantConnection
 
 SELECT = f"SELECT name, '{CANARY}' FROM things WHERE name = %s"
 BROKEN = f"INSERT INTO things VALUES ('a', CAST('{CANARY}' AS int), %s)"
 WRONG = "psycopg.errors.InvalidTextRepresentation"
+
+
+def steps_of(ask):
+    """One step."""
+    yield ask
 
 
 @pytest.fixture
@@ -169,3 +176,27 @@ async def test_a_cancelled_statement_is_told_apart(async_pool, watched, acme):
 
     assert watched.counted("SELECT", "cancelled") == 1
     assert watched.spans.made[0].error is None
+
+
+def test_what_the_platform_asks_itself_is_watched(connection, watched, acme):
+    """Its cursors are made past the factories: without our word for it they are not seen."""
+    asked = Ask("SELECT name FROM things WHERE id = $1", (1,))
+    with TenantConnection.connect(connection.info.dsn) as unwatched:
+        carry_out(steps_of(asked), unwatched)
+        with psycopg.RawCursor(connection) as bare:
+            bare.execute(asked.sql, asked.parameters)
+    assert watched.counted("SELECT") == 0
+
+    carry_out(steps_of(asked), connection)
+    assert watched.counted("SELECT") == 1
+    assert watched.spans.made[-1].name == "SELECT things"
+    assert watched.spans.made[-1].attributes["tenant.id"] == "a"
+
+
+async def test_what_the_platform_awaits_itself_is_watched(async_pool, watched, acme):
+    """On async connections too."""
+    asked = Ask("SELECT name FROM things WHERE id = $1", (1,))
+    async with async_pool.connection() as connection:
+        await carry_out_async(steps_of(asked), connection)
+
+    assert watched.counted("SELECT") == 1

@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from tests.support.routes import scope_of, serve, told
-from twh_platform.telemetry import RouteTemplates, known_method
+from twh_platform.telemetry import RouteTemplates
+from twh_platform.telemetry._methods import known_method
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

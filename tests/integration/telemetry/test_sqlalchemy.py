@@ -55,7 +55,7 @@ def test_a_statement_is_one_call(engine, watched, acme):
         assert len(connection.execute(SELECT, VALUES).all()) == 1
 
     assert watched.counted("SELECT") >= 1
-    span = watched.spans.made[-1]
+    span = watched.spans.made[-2]
     assert (span.name, span.has_ended, span.error) == ("SELECT", True, None)
     assert span.attributes["tenant.id"] == "a"
     assert span.attributes["server.address"] == engine.url.host
@@ -68,7 +68,7 @@ def test_an_orm_statement_has_its_table(engine, watched, acme):
     with engine.begin() as connection:
         connection.execute(sqlalchemy.select(things).where(things.c.name == CANARY))
 
-    assert watched.spans.made[-1].name == "SELECT things"
+    assert watched.spans.made[-2].name == "SELECT things"
     assert not watched.keeps(CANARY)
 
 
@@ -78,8 +78,43 @@ def test_a_failure_tells_its_type(engine, watched, acme):
         connection.execute(BROKEN, {"name": CANARY})
 
     assert watched.counted("INSERT", "psycopg.errors.InvalidTextRepresentation") == 1
-    assert watched.spans.made[-1].error == "psycopg.errors.InvalidTextRepresentation"
+    assert watched.spans.made[-2].error == "psycopg.errors.InvalidTextRepresentation"
     assert not watched.keeps(CANARY)
+
+
+def test_the_end_of_a_transaction_is_a_call(engine, watched, acme):
+    """There is one COMMIT or ROLLBACK each, however often the pool rolls back besides."""
+    with engine.begin() as connection:
+        connection.execute(SELECT, VALUES)
+    with engine.connect() as connection:
+        connection.execute(SELECT, VALUES)
+
+    assert (watched.counted("COMMIT"), watched.counted("ROLLBACK")) == (1, 1)
+    assert watched.spans.names[-4:] == ["SELECT", "COMMIT", "SELECT", "ROLLBACK"]
+    assert watched.spans.made[-1].attributes["tenant.id"] == "a"
+
+
+async def test_nothing_ends_where_nothing_has_begun(async_engine, watched, acme):
+    """In autocommit there is no transaction, whatever SQLAlchemy calls it."""
+    sent = async_engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with sent.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await connection.commit()
+
+    assert watched.counted("SELECT") >= 1
+    assert (watched.counted("COMMIT"), watched.counted("ROLLBACK")) == (0, 0)
+
+
+def test_a_commit_that_fails_tells_its_type(engine, watched, acme):
+    """A constraint that is checked at the end fails there."""
+    twice = """
+    CREATE TEMP TABLE later (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+    INSERT INTO later VALUES (1), (1)
+    """
+    with pytest.raises(DBAPIError), engine.begin() as connection:
+        connection.execute(text(twice))
+
+    assert watched.counted("COMMIT", "psycopg.errors.UniqueViolation") == 1
 
 
 async def test_an_async_engine_is_watched(async_engine, watched, acme):
@@ -92,8 +127,9 @@ async def test_an_async_engine_is_watched(async_engine, watched, acme):
 
     assert watched.counted("SELECT") >= 1
     assert 'db_operation_name="INSERT",error_type=""' not in watched.page
-    assert watched.spans.made[-1].error
-    assert watched.spans.made[-1].attributes["tenant.id"] == "a"
+    assert watched.spans.made[-2].error
+    assert not watched.spans.made[-1].error
+    assert watched.spans.made[-2].attributes["tenant.id"] == "a"
     assert not watched.keeps(CANARY)
 
 
@@ -113,7 +149,7 @@ def test_many_rows_are_one_call(engine, watched, acme):
         connection.execute(text("INSERT INTO things VALUES ('a', :id, :name)"), rows)
 
     assert watched.counted("INSERT") == 1
-    assert watched.spans.made[-1].attributes["db.operation.batch.size"] == 5
+    assert watched.spans.made[-2].attributes["db.operation.batch.size"] == 5
 
 
 def test_the_pool_is_on_the_page(engine, watched, acme):
@@ -170,3 +206,24 @@ def test_an_unreachable_server_is_the_callers_problem(watched):
         engine.connect()
 
     assert not watched.spans.made
+
+
+def test_engines_of_one_dialect_are_watched_once(engine, watched, acme):
+    """An engine with other execution options sends through the same dialect."""
+    other = watch_engine(engine.execution_options(logging_token="other"), watched.calls)
+    with other.begin() as connection:
+        connection.execute(text("UPDATE things SET name = 'x'"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE things SET name = 'y'"))
+
+    assert watched.counted("UPDATE") == 2
+
+
+def test_an_engine_looks_for_no_events_because_it_is_watched(watched):
+    """Which it would do for all of them, at a cost, once somebody listens to one."""
+    engine, heard = create_engine("sqlite://"), create_engine("sqlite://")
+    sqlalchemy.event.listen(heard, "begin", lambda connection: None)
+    watch_engine(engine, watched.calls)
+
+    assert heard._has_events
+    assert not engine._has_events

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 
 from examples.warehouse.app import create_app
+from examples.warehouse.problems import PROBLEMS, Refusal
 from examples.warehouse.settings import Settings
 from examples.warehouse.telemetry import REQUEST_LOGS, json_logs
 from examples.warehouse.tour.check import mismatch
@@ -26,6 +27,7 @@ from examples.warehouse.tour.step import Holds
 from tests.support.warehouse import Client, SignIn, add, add_item, connect
 
 TOKEN = "a token for the page of metrics"
+PAGE = "http://localhost/metrics"
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def page_of(client: Client, **headers: str) -> str:
     The page of metrics, newly made.
     """
     await asyncio.sleep(1.1)  # one is served again for a second
-    answer = await client.get("/metrics", headers=headers)
+    answer = await client.get(PAGE, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.text
 
@@ -52,10 +54,11 @@ async def test_the_page_is_for_this_machine(client: Client) -> None:
     """
     Without a token it is for the machine itself, and not for whoever a proxy speaks for.
     """
-    near = await client.get("/metrics")
-    far = await client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+    near = await client.get(PAGE)
+    far = await client.get(PAGE, headers={"X-Forwarded-For": "192.0.2.1"})
+    named = await client.get("/metrics")  # as a page in a browser here would ask
 
-    assert (near.status_code, far.status_code) == (200, 403)
+    assert (near.status_code, far.status_code, named.status_code) == (200, 403, 403)
     assert far.json()["code"] == "metrics_refused"
 
 
@@ -91,7 +94,7 @@ async def test_what_is_done_is_counted_once(sign_in: SignIn, app: Starlette) -> 
 
     assert short.json()["code"] == "stock_short"
     assert 'warehouse_stock_movements_total{kind="adjustment"} 1\n' in page.replace(".0\n", "\n")
-    assert 'duration_seconds_count{operation="stock.adjust",outcome="error"} 1' in page
+    assert 'duration_seconds_count{operation="stock.adjust",outcome="refused"} 1' in page
 
 
 async def test_an_error_that_nobody_has_handled_is_seen(sign_in: SignIn, app: Starlette) -> None:
@@ -109,6 +112,19 @@ async def test_an_error_that_nobody_has_handled_is_seen(sign_in: SignIn, app: St
 
     assert answer.headers["traceresponse"].startswith("00-")
     assert 'http_response_status_code="500",error_type="ZeroDivisionError"' in page
+
+
+def test_what_is_our_fault_is_no_refusal() -> None:
+    """
+    A refusal counts as the caller's fault in every operation, so nothing else can be one.
+    """
+    refused = [code for code, problem in PROBLEMS.items() if problem.status < 500]
+
+    assert all(Refusal(code).problem.status < 500 for code in refused)
+    assert {"sealed_unreadable", "internal_error"} <= PROBLEMS.keys() - set(refused)
+    for code in PROBLEMS.keys() - set(refused):
+        with pytest.raises(ValueError, match="is no refusal"):
+            Refusal(code)
 
 
 async def test_log_lines_have_the_tenant_and_the_trace(sign_in: SignIn) -> None:

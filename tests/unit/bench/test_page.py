@@ -10,7 +10,15 @@ import re
 import pytest
 
 from tests.bench._rows import Row, paired_row
-from tests.bench.page import BLOCKS, PAGES, QUOTA_BLOCKS, SEAL_BLOCKS, WEBHOOK_BLOCKS, render
+from tests.bench.page import (
+    BLOCKS,
+    PAGES,
+    QUOTA_BLOCKS,
+    SEAL_BLOCKS,
+    TELEMETRY_BLOCKS,
+    WEBHOOK_BLOCKS,
+    render,
+)
 
 OUTPUT = "2 CPUs\nquick, and so less certain\n\n| name |\n\n90 s in all, load 3.1 at the end\n"
 
@@ -203,3 +211,30 @@ def test_the_page_on_webhooks_can_be_written() -> None:
     text = (PAGES / "webhook-cost.md").read_text()
 
     assert render(text, rows, OUTPUT, WEBHOOK_BLOCKS) != text
+
+
+def test_the_page_on_telemetry_can_be_written() -> None:
+    """
+    Every pattern of its blocks meets a name that the benchmark of telemetry gives.
+    """
+    names = {
+        "us/request": (
+            "starlette: ours, metrics",
+            "starlette: OpenTelemetry, metrics, sampled",
+            "starlette added: metrics, sampled, against OpenTelemetry, metrics, sampled",
+            "fastapi: ours, metrics",
+            "fastapi: FastAPI's own, metrics, sampled",
+            "fastapi added: metrics, sampled, against FastAPI's own, metrics, sampled",
+            "routes: ours, metrics",
+            "sse: ours, metrics",
+        ),
+        "requests/s": ("server: ours, metrics",),
+        "requests/CPU s": ("server's time: ours, metrics",),
+        "us CPU": ("transaction: metrics",),
+        "ns": ("instruments: inc, ours against theirs",),
+        "ms": ("page: ours, many series, against theirs, many",),
+    }
+    rows = [row(name, unit) for unit, some in names.items() for name in some]
+    text = (PAGES / "telemetry-cost.md").read_text()
+
+    assert render(text, rows, OUTPUT, TELEMETRY_BLOCKS) != text

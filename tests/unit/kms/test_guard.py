@@ -450,3 +450,29 @@ def test_health_is_asked_also_of_a_service_that_is_left_alone(bench):
 
     assert bench.guard.is_resting
     assert bench.guard.health().ok
+
+
+def test_uses_say_how_long_they_took(bench, heard):
+    """Those that fail as well; a batch is told as a whole for each key."""
+    bench.guard.generate([bound(), bound("globex")])
+    bench.service.faults = [down()] * 9
+    with pytest.raises(KeyServiceUnavailableError):
+        bench.guard.mac(b"m", key="k")
+
+    uses = [one for one in heard if isinstance(one, KeyUsed)]
+    assert [one.operation for one in uses] == ["generate", "generate", "mac"]
+    assert all(one.seconds > 0 for one in uses)
+    assert uses[0].seconds == uses[1].seconds
+
+
+def test_nobody_is_told_of_uses_and_nothing_is_measured(bench, monkeypatch):
+    """Control: whoever listens pays for it, and nobody else."""
+    asked = []
+    monkeypatch.setattr("twh_platform.kms._guard.perf_counter", lambda: asked.append(1) or 1.0)
+    bench.guard.generate([bound()])
+    assert asked == []
+    end = subscribe(KeyUsed, lambda _one: None)
+    bench.guard.generate([bound()])
+    end()
+
+    assert len(asked) == 2

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from twh_platform.telemetry import (
-    TraceContext,
+from twh_platform.telemetry import TraceContext
+from twh_platform.telemetry._b3 import (
     b3_headers,
     b3_multi_headers,
     parse_b3,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from twh_platform.telemetry import Baggage, parse_baggage
+from twh_platform.telemetry import Baggage
+from twh_platform.telemetry._baggage import parse_baggage
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,14 @@ _YIELDS = ("CALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "WITH", "FOR_ITER
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="the reason is CPython's")
 @pytest.mark.parametrize(
-    "method", [BoundCounter.inc, BoundGauge.inc, BoundGauge.dec, BoundHistogram.observe]
+    "method",
+    [
+        BoundCounter.inc,
+        BoundGauge.inc,
+        BoundGauge.dec,
+        BoundHistogram.observe,
+        _instruments._UnsetGauge._begin,
+    ],
 )
 def test_no_thread_can_run_within_an_addition(method):
     """From reading a cell to writing it there is no place to give up the GIL."""

@@ -5,13 +5,16 @@ Calls of clients: their metric, their span, and what others are told.
 from __future__ import annotations
 
 from asyncio import CancelledError
+from http import HTTPStatus
 
 import pytest
 
 from tests.support.client_spans import Spans, in_request
 from twh_platform import Tenant, bind_tenant
 from twh_platform.errors import ConfigurationError
-from twh_platform.telemetry import ClientCalls, Registry, TrustBoundary, parse_baggage
+from twh_platform.kms import KeyUsed
+from twh_platform.telemetry import ClientCalls, Registry, TrustBoundary
+from twh_platform.telemetry._baggage import parse_baggage
 from twh_platform.telemetry._clients_pools import PoolState
 from twh_platform.telemetry._trust import Inbound
 
@@ -76,7 +79,8 @@ def test_a_cancelled_call_is_no_error(registry, spans):
     calls.database("postgresql", "SELECT").end(CancelledError())
     calls.request("GET", "stock", 80, "http").end(error=CancelledError())
 
-    assert page(registry).count('error_type="cancelled"} 1') == 2
+    counted = [line for line in page(registry).splitlines() if "_count{" in line]
+    assert sum(line.endswith('error_type="cancelled"} 1.0') for line in counted) == 2
     assert [span.error for span in spans.made] == [None, None]
     assert spans.made[0].attributes["platform.outcome"] == "cancelled"
 
@@ -161,6 +165,49 @@ def test_hosts_are_bounded(registry):
     assert text.count("http_client_request_duration_seconds_count") == 2
 
 
+def test_a_host_cannot_make_up_statuses(registry, spans):
+    """What is in no registry is counted as its class; the span says what came."""
+    calls = ClientCalls(registry, spans=spans)
+    for status in range(100, 1000):
+        calls.request("GET", "evil.example", 443, "https").end(status)
+
+    text = page(registry)
+    assert 'http_response_status_code="503",error_type="503"} 1' in text
+    assert 'http_response_status_code="5xx",error_type="5xx"} ' in text
+    assert 'http_response_status_code="2xx",error_type=""} ' in text
+    assert 'http_response_status_code="_OTHER",error_type="_OTHER"} 400' in text
+    assert text.count("http_client_request_duration_seconds_count") <= len(HTTPStatus) + 6
+    assert spans.made[-1].attributes == {
+        "http.request.method": "GET",
+        "server.address": "evil.example",
+        "server.port": 443,
+        "url.scheme": "https",
+        "http.response.status_code": 999,
+    }
+
+
+def test_a_with_ends_a_call(registry):
+    """With what came out of it; what was ended inside stays as it was."""
+    calls = ClientCalls(registry)
+    with pytest.raises(ValueError, match="hunter2"), calls.database("redis", "GET"):
+        raise ValueError("hunter2")
+    with calls.database("redis", "GET"):
+        pass
+    with calls.request("GET", "stock", 80, "http") as sent:
+        sent.end(204)
+
+    assert 'db_operation_name="GET",error_type="ValueError"} 1' in page(registry)
+    assert 'db_operation_name="GET",error_type=""} 1' in page(registry)
+    assert page(registry).count("http_client_request_duration_seconds_count") == 1
+    assert 'http_response_status_code="204",error_type=""} 1' in page(registry)
+
+
+def test_one_text_is_no_list_of_hosts():
+    """Its letters would be the hosts."""
+    with pytest.raises(ConfigurationError, match="is not a list of hosts"):
+        ClientCalls(hosts="stock.example")
+
+
 def test_strangers_are_told_nothing(spans):
     """Trace context, baggage and tenant go to our hosts alone."""
     calls = ClientCalls(spans=spans, trust=TrustBoundary(hosts=[".svc.example"]))
@@ -237,3 +284,85 @@ def test_a_pool_that_cannot_be_read_hides_no_other(registry):
 
     assert 'pool_name="main"' in page(registry)
     assert 'pool_name="broken"' not in page(registry)
+
+
+def used(**more):
+    """What a key service announces."""
+    told = {"operation": "unwrap", "tenant_id": "acme", "key_ref": None, "code": None}
+    return KeyUsed(service="vault", **{**told, "seconds": 0.25, **more})
+
+
+def test_a_call_of_a_key_service_is_a_span(spans):
+    """It has its provider and its tenant; a failure has its code."""
+    calls = ClientCalls(spans=spans)
+    calls.key_used(used())
+    calls.key_used(used(operation="mac", tenant_id=None, code="key_denied"))
+
+    good, bad = spans.made
+    assert (good.name, good.kind, good.error) == ("kms.unwrap", "client", None)
+    assert good.attributes == {"platform.provider": "vault", "tenant.id": "acme"}
+    assert (bad.name, bad.error, bad.has_ended) == ("kms.mac", "key_denied", True)
+    assert "tenant.id" not in bad.attributes
+
+
+def test_a_call_of_a_key_service_has_the_tenant_whose_key_it_was(spans):
+    """Which need not be the one that is bound; then the user is nobody of it."""
+    with in_request() as exchange, bind_tenant(ACME):
+        exchange.operation = "keys.rewrap"
+        ClientCalls(spans=spans).key_used(used(tenant_id="globex"))
+
+    assert spans.made[0].attributes["tenant.id"] == "globex"
+    assert spans.made[0].attributes["platform.operation"] == "keys.rewrap"
+    assert "enduser.id" not in spans.made[0].attributes
+
+
+def test_a_call_of_a_key_service_has_no_span_where_there_is_none(spans):
+    """Where nobody has timed it, in a request that is not sampled, or without spans."""
+    ClientCalls(spans=spans).key_used(used(seconds=None))
+    ClientCalls().key_used(used())
+    with in_request(sampled=False):
+        ClientCalls(spans=spans).key_used(used())
+
+    assert spans.made == []
+
+
+class Broken:
+    """A span of a technology that keeps none of its promises."""
+
+    @property
+    def place(self):
+        """Nowhere."""
+        raise LookupError
+
+    def end(self, error=None, attributes=None):
+        """Not now."""
+        raise LookupError
+
+
+class Breaking:
+    """Makes such spans, or none."""
+
+    def __init__(self, *, begins):
+        self.begins = begins
+
+    def begin(self, name, **options):
+        """See `SpanSource`."""
+        if not self.begins:
+            raise LookupError
+        return Broken()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_no_span_fails_a_call(begins, registry):
+    """Whatever its source does, the call is counted and its answer stays."""
+    boundary = TrustBoundary(hosts=["stock.example"])
+    calls = ClientCalls(registry, spans=Breaking(begins=begins), trust=boundary)
+
+    calls.database("redis", "GET").end()
+    request = calls.request("GET", "stock.example", 443, "https")
+    headers = calls.outbound_headers(request, "stock.example")
+    request.end(200)
+
+    assert headers == {}
+    assert "db_client_operation_duration_seconds_count" in page(registry)
+    assert "http_client_request_duration_seconds_count" in page(registry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -34,7 +35,8 @@ class StandIn(ThreadingHTTPServer):
         self.folders = {"twh-platform": [], "twh-business": [VIEWERS]}
         self.teams = {"Support": 7}
         self.written = []
-        self.deaf = self.redirect = False
+        self.deaf = self.redirect = self.drips = False
+        self.says = None
         self.status = 200
 
 
@@ -59,8 +61,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"http://127.0.0.2:{server.server_port}/")
             self.end_headers()
+        elif server.drips:
+            self.drip()
         elif server.status != 200:
             self.answer(server.status, {"message": TOKEN})
+        elif server.says is not None:
+            self.answer(200, server.says)
         else:
             found = answer(url.path, dict(urllib.parse.parse_qsl(url.query)))
             self.answer(404 if found is None else 200, found)
@@ -95,6 +101,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def drip(self):
+        """A byte at a time, each sooner than a socket's timeout, until nobody reads."""
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(100):
+            try:
+                self.wfile.write(b" ")
+            except OSError:
+                return
+            time.sleep(0.1)
 
     def log_message(self, *_):
         """Nothing."""
@@ -228,6 +245,40 @@ def test_nobody_answers(grafana):
     assert TOKEN not in repr(vars(api))
 
 
+def test_who_drips_is_not_waited_for(grafana):
+    """The time is for the whole answer; a socket's would begin anew with each byte."""
+    grafana.drips = True
+    api = GrafanaApi(grafana.url, HiddenBytes(TOKEN.encode()), seconds=0.5)
+    began = time.monotonic()
+
+    with pytest.raises(BackendUnavailableError) as refused:
+        api.get("/api/folders/x")
+
+    assert refused.value.code == "grafana_unavailable"
+    assert time.monotonic() - began < 5  # of ten seconds
+
+
+@pytest.mark.parametrize("said", ["x", 5, [5], {"teams": 5}, {"teams": [5]}, [{"role": "Viewer"}]])
+def test_json_that_is_not_grafanas_is_no_answer(run, grafana, said):
+    """Whatever else answers at that address."""
+    grafana.says = said
+
+    status, told = run("--allow", "twh-tenants=team:Support:view")
+
+    assert status == 2
+    assert "not of its API" in told
+    assert grafana.written == []
+
+
+@pytest.mark.parametrize("token", [b"", b"two words", b"a\r\nx: y", "é".encode(), b"a\x00b"])
+def test_a_token_is_a_word(token):
+    """What is none could be a second header."""
+    with pytest.raises(ConfigurationError) as refused:
+        GrafanaApi("https://grafana.example", HiddenBytes(token))
+
+    assert refused.value.code == "grafana_token_missing"
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -238,6 +289,10 @@ def test_nobody_answers(grafana):
         "ftp://127.0.0.1",
         "https://grafana.example/?a=b",
         "https://grafana.example:port",
+        "https://:secret@grafana.example",
+        "https://grafana.example\n/x",
+        "https://grafana.example\\@other.example",
+        "https://grafana.example?",
     ],
 )
 def test_a_token_is_not_sent_anywhere(run, url):

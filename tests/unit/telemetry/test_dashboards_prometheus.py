@@ -4,30 +4,21 @@ A real Prometheus scrapes every metric of the table, and answers every panel and
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import math
-import re
-import shutil
-import socket
-import subprocess
 import threading
-import time
-import urllib.parse
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.prometheus import free_port, prometheus_of, substituted, waited
 from twh_platform.telemetry import Exemplar, Registry
-from twh_platform.telemetry._http_metrics import define
+from twh_platform.telemetry._define import define
 from twh_platform.telemetry._names import MetricName
 from twh_platform.telemetry.dashboards._boards import BOARDS
 from twh_platform.telemetry.dashboards._objectives import Objectives
 from twh_platform.telemetry.dashboards._rules import rule_documents
 from twh_platform.telemetry.dashboards._vocabulary import known_metrics
-from twh_platform.testing import require_part
 
 OBJECTIVES = Objectives(jobs=("shop", "gone"))
 # What a label may be, where expressions ask for something.
@@ -40,8 +31,6 @@ VALUES = {
 TRACE = Exemplar(trace_id="0af7651916cd43dd8448eb211c80319c", span_id="b7ad6b7169203331")
 # The only one whose cause excludes those of others: few requests.
 EXCLUDED = {"TwhQuietServiceFails"}
-# As Grafana puts them in, and what is looked at every ten minutes is looked at now.
-PUT_IN = {"$__rate_interval": "10s", "$__range": "1m", "$__interval": "5s", ":10m]": ":1s]"}
 
 
 def filled(registry):
@@ -60,6 +49,7 @@ def filled(registry):
             ("telemetry_values_dropped_total", ()),
             ("telemetry_worker_files_skipped_total", ("damaged",)),
             ("telemetry_retained_series_dropped_total", ()),
+            ("platform_telemetry_label_overflow_total", ("tenants",)),
         )
     ]
     return lambda: [grow(name, child) for name, child in growing]
@@ -104,98 +94,18 @@ def page():
         thread.join()
 
 
-def free_port():
-    """A port that nobody listens on."""
-    with contextlib.closing(socket.socket()) as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
-
-
-class Prometheus:
-    """A server of its own, on loopback."""
-
-    def __init__(self, port):
-        self._url = f"http://127.0.0.1:{port}"
-
-    def get(self, path, **query):
-        """What the API answers; its complaint where it has one."""
-        url = f"{self._url}{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                return json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            return json.loads(error.read())
-
-    def ready(self):
-        """Whether it answers."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self._url}/-/ready"):
-            return True
-        return False
-
-    def answers(self, expr):
-        """Whether there is data, a number in any series of it."""
-        answer = self.get("/api/v1/query", query=expr)
-        assert answer["status"] == "success", (expr, answer)
-        values = [float(one["value"][1]) for one in answer["data"]["result"]]
-        return any(not math.isnan(value) for value in values)
-
-
-def configuration(folder, port):
-    """Two targets, one of which is down, and the rules each second."""
-    documents = rule_documents(OBJECTIVES)
-    for name, document in documents.items():
-        for group in document["groups"]:
-            group["interval"] = "1s"
-        (folder / name).write_text(json.dumps(document).replace(":10m]", PUT_IN[":10m]"]))
-    targets = [f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}"]
-    path = folder / "prometheus.yml"
-    job = {"job_name": "shop", "static_configs": [{"targets": targets}]}
-    quick = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    path.write_text(
-        json.dumps({"global": quick, "rule_files": [*documents], "scrape_configs": [job]})
-    )
-    return path
-
-
 @pytest.fixture(scope="module")
 def prometheus(page, tmp_path_factory):
-    """A Prometheus that scrapes the page each second."""
-    program = shutil.which("prometheus")
-    program = require_part("prometheus", program, hint="apt-get install prometheus")
-    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
-    command = [
-        program,
-        f"--config.file={configuration(folder, page)}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--enable-feature=exemplar-storage",
-    ]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
-    ):
-        server = Prometheus(port)
-        try:
-            waited(lambda: [] if server.ready() else ["ready"], (folder / "log").read_text)
-            yield server
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def waited(missing, tell=lambda: "", seconds=30):
-    """Ask until nothing is missing."""
-    last = time.monotonic() + seconds
-    while left := missing():
-        assert time.monotonic() < last, (left, tell())
-        time.sleep(0.5)
-
-
-def substituted(expr):
-    """An expression as Grafana sends it, with all values of its variables."""
-    for name, value in PUT_IN.items():
-        expr = expr.replace(name, value)
-    return re.sub(r"\$\w+", ".*", expr)
+    """A Prometheus that scrapes the page each second, and a target that is down."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    rules = []
+    for name, document in rule_documents(OBJECTIVES).items():
+        for group in document["groups"]:
+            group["interval"] = "1s"
+        rules.append(folder / name)
+        rules[-1].write_text(json.dumps(document).replace(":10m]", ":1s]"))
+    with prometheus_of(folder, job="shop", ports=[page, free_port()], rules=rules) as server:
+        yield server
 
 
 def test_every_panel_has_data(prometheus):
@@ -223,23 +133,17 @@ def test_every_rule_has_data(prometheus):
     ]
 
     waited(lambda: [one for one in wanted if not prometheus.answers(one[1])])
-    loaded = prometheus.get("/api/v1/rules")["data"]["groups"]
-    told = {rule["name"]: rule["health"] for group in loaded for rule in group["rules"]}
+    told = {rule["name"]: rule["health"] for rule in prometheus.rules()}
     assert set(told.values()) == {"ok"}, told
 
 
 def test_variables_and_exemplars(prometheus):
     """What can be picked is there, and a point of a panel leads to its trace."""
     labels = prometheus.get("/api/v1/label/tenant/values")["data"]
-    found = prometheus.get(
-        "/api/v1/query_exemplars",
-        query="http_server_request_duration_seconds_bucket",
-        start=time.time() - 600,
-        end=time.time() + 600,
-    )
+    found = prometheus.exemplars("http_server_request_duration_seconds_bucket")
 
     assert labels == ["acme", "other"]
-    traces = {one["labels"]["trace_id"] for series in found["data"] for one in series["exemplars"]}
+    traces = {one["labels"]["trace_id"] for one in found}
     assert traces == {TRACE.trace_id}
 
 

@@ -8,11 +8,12 @@ import asyncio
 import json
 import logging
 import logging.handlers
+import pickle
 import queue
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
@@ -127,9 +128,60 @@ async def test_a_queue_keeps_the_ids_of_who_logged(logger):
     logger.addHandler(handler)
     watched = Watched(logs(logger, "packed"))
     await watched.get()
-    line = await asyncio.to_thread(JsonFormatter().format, records.get())
+    record = pickle.loads(pickle.dumps(records.get()))
+    assert TelemetryFilter().filter(record)
+    line = await asyncio.to_thread(JsonFormatter().format, record)
 
     assert json.loads(line)["trace_id"] == watched.ended[0].trace_id
+    assert "extra." not in line
+
+
+SENT = {"trace_id": "f" * 32, "tenant_id": "victim", "tenant.id": "victim", "request.id": "forged"}
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_no_extra_says_whose_line_it_is(filtered, logger, lines):
+    """A service that logs what a client sent; control: a name that is not ours stays."""
+    if not filtered:
+        lines.filters.clear()
+    watched = Watched(logs(logger, "bought", extra={**SENT, "order": 7}))
+    with bind_tenant(Tenant(id="acme")):
+        await watched.get()
+    line, one = lines.objects()[0], watched.ended[0]
+
+    assert (line["trace_id"], line["span_id"]) == (one.trace_id, one.span_id)
+    attributes = line["attributes"]
+    assert attributes.pop("request.id") == one.seen["twh.request_id"]
+    assert attributes.pop("tenant.id") == "acme"
+    assert attributes == {"order": 7, **{f"extra.{name}": SENT[name] for name in SENT}}
+
+
+async def test_no_extra_says_whose_text_line_it_is(logger):
+    """The same where the filter gives the ids to a text line; control: without it they do."""
+    filtered, bare = (Lines(logging.Formatter("%(trace_id)s %(tenant_id)s")) for _ in range(2))
+    bare.filters.clear()
+    for handler in (bare, filtered):
+        logger.addHandler(handler)
+    watched = Watched(logs(logger, "bought", extra=SENT))
+    await watched.get()
+
+    assert bare.lines == [f"{'f' * 32} victim"]
+    assert filtered.lines == [f"{watched.ended[0].trace_id} -"]
+
+
+async def test_ids_of_structlog_that_come_as_extra_are_ours(logger, lines):
+    """As `render_to_log_kwargs` hands them on: they say the same, and are said once."""
+
+    async def app(scope, receive, send):
+        logger.info("packed", extra=add_ids(None, "info", {"order": 7}))
+        await answer()(scope, receive, send)
+
+    watched = Watched(app)
+    await watched.get()
+    line = lines.objects()[0]
+
+    assert line["trace_id"] == watched.ended[0].trace_id
+    assert line["attributes"].keys() == {"order", "request.id"}
 
 
 class Loud:
@@ -146,6 +198,25 @@ class Broken:
         raise RuntimeError
 
     __repr__ = __str__
+
+
+class Text(str):
+    """A text that cannot be written."""
+
+    __slots__ = ()
+    __str__ = Broken.__str__
+
+
+class Day(date):
+    """A day that cannot be written."""
+
+    __str__ = Broken.__str__
+
+
+class Number(int):
+    """A number without a size."""
+
+    __abs__ = Broken.__str__
 
 
 @dataclass
@@ -179,6 +250,10 @@ VALUES = [
     ({Loud(): 1, 2: 3}, {"<Loud>": 1, "2": 3}),
     (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     (datetime(2026, 9, 20, tzinfo=UTC), "2026-09-20 00:00:00+00:00"),
+    (Text("x"), "<Text>"),
+    (Day(2026, 9, 20), "<Day>"),
+    (Number(7), "<Number>"),
+    ({"a": Number(7), "b": 1}, {"a": "<Number>", "b": 1}),
     ("a\ud800b", "a\ufffdb"),
     ("\ud83d\ude00", "\U0001f600"),
 ]
@@ -221,7 +296,7 @@ def test_an_exception_is_told_with_its_class(logger, lines):
         logger.exception("failed")
     attributes = lines.objects()[0]["attributes"]
 
-    assert attributes["exception.type"] == "builtins.ValueError"
+    assert attributes["exception.type"] == "ValueError"
     assert attributes["exception.message"].endswith(r"'no\nnumber'")
     assert attributes["exception.stacktrace"].startswith("Traceback")
 
@@ -244,8 +319,8 @@ def test_an_exception_that_cannot_be_written_is_its_class(logger, lines):
     assert lines.objects()[0]["attributes"]["exception.message"] == "<Odd>"
 
 
-async def test_the_processor_adds_what_is_missing():
-    """What the caller said stays."""
+async def test_the_processor_says_whose_line_it_is():
+    """What the caller said of that is shown under another name."""
     events = []
 
     async def app(scope, receive, send):
@@ -256,7 +331,7 @@ async def test_the_processor_adds_what_is_missing():
     with bind_tenant(Tenant(id="acme")):
         await watched.get()
 
-    assert events[0]["tenant_id"] == "globex"
+    assert (events[0]["tenant_id"], events[0]["extra.tenant_id"]) == ("acme", "globex")
     assert events[0]["trace_id"] == watched.ended[0].trace_id
     assert events[0]["request_id"]
 

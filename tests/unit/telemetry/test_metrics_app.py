@@ -64,6 +64,11 @@ async def test_the_machine_itself_sees_the_page(registry):
         (("unix:", None), {}),
         (NEAR, {"x_forwarded_for": "203.0.113.9"}),
         (NEAR, {"forwarded": "for=203.0.113.9"}),
+        (NEAR, {"x_forwarded_host": "shop.example"}),
+        (NEAR, {"x_forwarded_proto": "https"}),
+        (NEAR, {"via": "1.1 proxy"}),
+        (NEAR, {"cf_connecting_ip": "203.0.113.9"}),
+        (NEAR, {"true_client_ip": "203.0.113.9"}),
         (FAR, {"authorization": f"Bearer {TOKEN}"}),
     ],
 )
@@ -74,6 +79,45 @@ async def test_others_are_refused(registry, client, headers):
     assert status == 403
     assert json.loads(body)["code"] == "metrics_refused"
     assert b"hits" not in body
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("attacker.example:8000", 403),
+        ("127.0.0.1.attacker.example", 403),
+        ("localhost@attacker.example", 403),
+        ("", 403),
+    ],
+)
+async def test_this_machine_is_asked_by_its_own_name(registry, host, status):
+    """A page of a stranger, in a browser here, asks under the stranger's name."""
+    assert (await ask(MetricsApp(registry), host=host))[0] == status
+
+
+async def test_others_in_a_network_may_ask_by_any_name(registry):
+    """What names a service has there is not known."""
+    app = MetricsApp(registry, networks=["203.0.113.0/24"])
+
+    assert (await ask(app, client=FAR, host="shop.internal"))[0] == 200
+
+
+async def test_two_authorizations_are_none(registry):
+    """Who reads the first and who reads the last would not agree."""
+    app, sent = MetricsApp(registry, token=TOKEN), []
+    good, bad = (b"authorization", f"Bearer {TOKEN}".encode()), (b"authorization", b"Bearer x")
+
+    async def send(message):
+        sent.append(message.get("status"))
+
+    for headers in ([good, bad], [bad, good], [good, good]):
+        await app({"type": "http", "method": "GET", "headers": headers}, None, send)
+
+    assert [one for one in sent if one] == [401, 401, 401]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
@@ -105,6 +149,13 @@ async def test_a_wrong_token_is_answered_401(registry, given, code):
     assert json.loads(body)["code"] == code
 
 
+async def test_a_token_of_sixteen_characters_is_long_enough(registry):
+    """The shortest that is taken."""
+    app = MetricsApp(registry, token="t" * 16)
+
+    assert (await ask(app, authorization=f"Bearer {'t' * 16}"))[0] == 200
+
+
 async def test_a_network_and_a_token_are_two_ways(registry):
     """An address in a network needs no token, also one that is written as IPv6."""
     app = MetricsApp(registry, token=TOKEN, networks=["203.0.113.0/24"])
@@ -112,6 +163,16 @@ async def test_a_network_and_a_token_are_two_ways(registry):
     assert (await ask(app, client=FAR))[0] == 200
     assert (await ask(app, client=("::ffff:203.0.113.9", 1)))[0] == 200
     assert (await ask(app, client=NEAR))[0] == 401
+
+
+async def test_a_service_without_secrets_may_open_its_page(registry):
+    """To everybody who comes by themselves; not to whom a header speaks for."""
+    app = MetricsApp(registry, networks=["0.0.0.0/0", "unix"])
+
+    assert (await ask(app, client=FAR))[0] == 200
+    assert (await ask(app, client=None))[0] == 200
+    assert (await ask(app, client=("203.0.113.9", 0)))[0] == 403
+    assert (await ask(app, client=FAR, x_real_ip="192.0.2.1"))[0] == 403
 
 
 async def test_head_has_no_body_and_post_is_not_allowed(registry):
@@ -152,6 +213,18 @@ async def test_a_page_is_rendered_once_for_all_who_ask(registry):
     await ask(app)
 
     assert (before, len(renderings)) == (1, 2)
+
+
+@pytest.mark.parametrize(("max_age", "expected"), [(0.0, 3), (60.0, 1)])
+async def test_how_old_a_page_may_be_is_chosen(registry, max_age, expected):
+    """None at all is a rendering for each."""
+    renderings = []
+    registry.on_render(lambda: renderings.append(1))
+    app = MetricsApp(registry, max_age=max_age)
+    for _ in range(3):
+        await ask(app)
+
+    assert len(renderings) == expected
 
 
 async def test_who_goes_away_does_not_take_the_page_from_others(registry):
@@ -200,12 +273,13 @@ async def test_a_websocket_is_refused(registry):
 @pytest.mark.parametrize(
     "options",
     [
-        {"token": "short"},
+        {"token": "t" * 15},
         {"token": ""},
         {"tokens": ["é" * 20]},
         {"tokens": ["a b" * 20]},
         {"tokens": [b"x" * 20]},
         {"networks": ["nowhere"]},
+        {"networks": "10.0.0.0/8"},
         {"max_age": -1},
     ],
 )

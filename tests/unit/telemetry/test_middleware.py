@@ -190,6 +190,26 @@ async def test_a_client_that_leaves_by_cancellation_is_no_error():
     assert watched.active == 0
 
 
+@pytest.mark.parametrize("messages", [[], [START, PART]], ids=["at once", "in the body"])
+async def test_a_cancellation_of_what_was_awaited_is_an_error(messages):
+    """Nobody has stopped the request, and its client waits."""
+
+    async def app(scope, receive, send):
+        for message in messages:
+            await send(message)
+        shared = asyncio.get_running_loop().create_future()
+        shared.cancel()
+        await shared
+
+    watched = Watched(app)
+    with pytest.raises(asyncio.CancelledError):
+        await watched.get()
+
+    status = 200 if messages else 500
+    assert watched.seen == [("server_error", status, "asyncio.exceptions.CancelledError")]
+    assert watched.active == 0
+
+
 @pytest.mark.parametrize("error", [OSError, BrokenPipeError, ConnectionResetError])
 @pytest.mark.parametrize("wraps", [False, True])
 async def test_a_client_that_leaves_by_an_error_of_send_is_no_error(error, wraps):
@@ -324,6 +344,18 @@ async def test_odd_methods_share_a_label():
     assert watched.labels(f"{DURATION}_count", "http_request_method") == {"_OTHER"}
     assert watched.value(f"{DURATION}_count") == 1000
     assert watched.labels("http_server_active_requests", "http_request_method") == {"_OTHER"}
+
+
+async def test_methods_that_a_route_has_not_share_a_label():
+    """Else a stranger multiplies the routes by all known methods."""
+    refused, answered = Watched(answer(405)), Watched(answer(200))
+    for watched in (refused, answered):
+        for method in ("GET", "PUT", "DELETE", "TRACE"):
+            await watched.get(http(method=method))
+
+    assert refused.labels(f"{DURATION}_count", "http_request_method") == {"_OTHER"}
+    assert refused.value(f"{DURATION}_count") == 4
+    assert len(answered.labels(f"{DURATION}_count", "http_request_method")) == 4
 
 
 async def test_odd_schemes_and_versions_share_a_label():

@@ -39,6 +39,34 @@ def sends(*messages: dict | float):
     return app
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [start(200, EVENTS), start(200, EVENTS), part(), part(b"", more=False)],
+        [start(200), part(b"", more=False), start(200, EVENTS)],
+    ],
+    ids=["begun twice", "begun after the end"],
+)
+async def test_an_event_stream_is_open_once(messages):
+    """Whatever an app sends, none stays open."""
+    watched = Watched(sends(*messages))
+    await watched.get()
+
+    assert watched.value(OPEN) in {None, 0}
+    assert len(watched.ended) == 1
+
+
+async def test_a_length_that_is_none_is_not_counted():
+    """What an app wrote into a header fails no request."""
+    length = (b"content-length", b"abc")
+    file = {"type": "http.response.pathsend", "path": "/nowhere"}
+    watched = Watched(sends(start(200, length), file))
+    await watched.get()
+
+    assert watched.ended[0].response_bytes == 0
+    assert watched.ended[0].outcome == "success"
+
+
 async def test_the_bytes_of_bodies_are_counted_not_declared():
     """In both directions, whatever the headers claim."""
 
@@ -298,6 +326,9 @@ async def test_a_websocket_ends_in_many_ways(messages, error, seen):
     async def app(scope, receive, send):
         for message in messages:
             await send(message)
+        if error is asyncio.CancelledError:
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
         if error:
             raise error
 

@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from twh_platform.telemetry import Registry
-from twh_platform.telemetry._http_metrics import define
-from twh_platform.telemetry._names import EVENT_ATTRIBUTES, SPAN_ATTRIBUTES, SPAN_EVENTS, MetricName
+from twh_platform.telemetry._define import define
+from twh_platform.telemetry._names import (
+    CLIENT_SPAN_ATTRIBUTES,
+    EVENT_ATTRIBUTES,
+    SPAN_ATTRIBUTES,
+    SPAN_EVENTS,
+    MetricName,
+)
 from twh_platform.telemetry._reference import (
     meanings_table,
     metric_names,
@@ -25,6 +31,7 @@ TABLES = {
     "metrics": lambda: metrics_table(metric_names()),
     "own metrics": lambda: metrics_table(own_metrics()),
     "span attributes": lambda: meanings_table("attribute", SPAN_ATTRIBUTES),
+    "client span attributes": lambda: meanings_table("attribute", CLIENT_SPAN_ATTRIBUTES),
     "span events": lambda: meanings_table("event", SPAN_EVENTS),
     "event attributes": lambda: meanings_table("attribute", EVENT_ATTRIBUTES),
 }

@@ -5,11 +5,27 @@ Business operations: timed, counted, and a span where there is one.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from twh_platform.errors import ConfigurationError
+from tests.support.client_spans import Spans, in_request
+from twh_platform import Tenant, bind_tenant
+from twh_platform._asgi import RESOLUTION
+from twh_platform.errors import (
+    AdministratorError,
+    BackendUnavailableError,
+    ConfigurationError,
+    CredentialsError,
+    NoCurrentTenantError,
+    QuotaCostError,
+    QuotaExceededError,
+    TenantMismatchError,
+    WebhookError,
+    WebhookUsageError,
+)
 from twh_platform.telemetry import Registry
 from twh_platform.telemetry._operations import Operations, current_operation
 
@@ -148,3 +164,123 @@ async def test_an_operation_in_a_request_that_is_not_sampled_is_none():
 
     assert watch.spans == ()
     assert _counts(registry) == {("order.place", "success"): 1}
+
+
+class HTTPException(Exception):  # noqa: N818 -- as frameworks call it
+    """What frameworks answer with its status."""
+
+    def __init__(self, status, name="status_code") -> None:
+        setattr(self, name, status)
+
+
+class NotFound(HTTPException):
+    """One of Werkzeug's, which says its status as a code."""
+
+    code = 404
+
+
+class UpstreamError(Exception):
+    """A client's error for what it was answered: not our caller's fault."""
+
+    status_code = 404
+
+
+class StockShort(Exception):  # noqa: N818 -- a domain's word
+    """What is told to `Operations`."""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (QuotaExceededError(), "refused"),
+        (QuotaCostError(), "refused"),
+        (TenantMismatchError(), "refused"),
+        (CredentialsError(), "refused"),
+        (WebhookError(), "refused"),
+        (HTTPException(409), "refused"),
+        (NotFound(404, "description"), "refused"),
+        (StockShort(), "refused"),
+        (HTTPException(503), "error"),
+        (HTTPException("409"), "error"),
+        (UpstreamError(), "error"),
+        (BackendUnavailableError(), "error"),
+        (ConfigurationError(), "error"),
+        (NoCurrentTenantError(), "error"),
+        (AdministratorError(), "error"),
+        (WebhookUsageError(), "error"),
+        (LookupError(), "error"),
+    ],
+)
+def test_what_is_the_callers_fault_is_refused(error, outcome):
+    """And is no error; what our own code did wrong is one, as are others' answers to us."""
+    registry = Registry()
+    operation = Operations(registry, refusals=[StockShort])
+
+    with pytest.raises(type(error)), operation("order.place"):
+        raise error
+
+    assert _counts(registry) == {("order.place", outcome): 1}
+
+
+@pytest.mark.parametrize("framework", ["starlette", "fastapi", "litestar", "aiohttp", "werkzeug"])
+def test_the_exceptions_of_frameworks_are_known(framework):
+    """The ones that answer a client's fault, of each of them."""
+    pytest.importorskip(framework)
+    if framework == "litestar":
+        from litestar.exceptions import NotFoundException
+
+        error: Exception = NotFoundException()
+    elif framework == "aiohttp":
+        from aiohttp.web import HTTPNotFound
+
+        error = HTTPNotFound()
+    elif framework == "werkzeug":
+        from werkzeug.exceptions import NotFound as WerkzeugNotFound
+
+        error = WerkzeugNotFound()
+    else:
+        error = importlib.import_module(f"{framework}.exceptions").HTTPException(404)
+    registry = Registry()
+
+    with pytest.raises(type(error)), Operations(registry)("order.place"):
+        raise error
+
+    assert _counts(registry) == {("order.place", "refused"): 1}
+
+
+async def test_a_refusal_is_no_error_of_a_span():
+    """It says its outcome; the control beside it, that failed, its error."""
+    pytest.importorskip("opentelemetry.sdk")
+    from tests.support.spans import Watch, answering, call
+
+    watch = Watch()
+    operation = Operations(spans=watch.telemetry.tracing)
+
+    async def app(scope, receive, send):
+        for error in (QuotaExceededError(), LookupError()):
+            with pytest.raises(type(error)), operation("order.place"):
+                raise error
+        await answering(scope, receive, send)
+
+    await call(watch.around(app))
+
+    refused, failed, _ = watch.spans
+    assert (refused.status.is_unset, failed.status.is_ok or failed.status.is_unset) == (True, False)
+    assert refused.attributes["platform.outcome"] == "refused"
+    assert "error.type" not in refused.attributes
+    assert failed.attributes["error.type"] == "LookupError"
+
+
+def test_an_operation_says_for_whom_it_was():
+    """The tenant that is bound, and the user of the request if that is the request's tenant."""
+    spans, said = Spans(), {"platform.operation": "order.place"}
+    operation = Operations(spans=spans)
+    with in_request() as exchange:
+        exchange.seen[RESOLUTION] = SimpleNamespace(tenant=Tenant(id="acme"), user_id="ada")
+        for tenant_id in ("acme", "globex"):
+            with bind_tenant(Tenant(id=tenant_id)), operation("order.place"):
+                pass
+
+    own, other = spans.made
+    assert own.attributes == {**said, "tenant.id": "acme", "enduser.id": "ada"}
+    assert other.attributes == {**said, "tenant.id": "globex"}

@@ -11,6 +11,7 @@ pytest.importorskip("opentelemetry.sdk")
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tests.support.spans import Watch, call
 from twh_platform._asgi import RESOLUTION
@@ -101,6 +102,24 @@ def test_strangers_are_told_nothing(host):
     propagator.inject(carrier, _here(**{"server.address": host}))
 
     assert carrier == {}
+
+
+def test_a_redirect_takes_nothing_along_to_a_stranger():
+    """Clients copy the headers of the first request; the usual propagator leaves them there."""
+    ours, stranger = (
+        _here(**{"server.address": "api.svc.example"}),
+        _here(**{"server.address": "x"}),
+    )
+    first = {"accept": "*/*"}
+    propagator.inject(first, ours)
+    second, naive = dict(first) | {"Baggage": "a=1"}, dict(first)
+
+    propagator.inject(second, stranger)
+    TraceContextTextMapPropagator().inject(naive, stranger)
+
+    assert "traceparent" in first
+    assert "traceparent" in naive
+    assert second == {"accept": "*/*"}
 
 
 async def test_the_tenant_that_is_told_is_the_verified_one():

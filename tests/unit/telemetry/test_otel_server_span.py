@@ -4,6 +4,8 @@ The span that the app can write into: whatever it writes, it can be exported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 pytest.importorskip("opentelemetry.sdk")
@@ -40,6 +42,8 @@ async def _written(write, **options):
         (0.5, 0.5),
         (b"\xff", "\ufffd"),
         (["a", "\ud800", 2**70], ("a", "?", str(2**70))),
+        pytest.param(10**5000, "a number of 16610 bits", id="5000 digits"),
+        ([1, [2], (3,), 4], (1, 4)),
     ],
 )
 async def test_what_is_written_can_be_exported(value, found):
@@ -55,6 +59,88 @@ async def test_what_is_no_value_is_left_out():
     span = await _written(lambda one: one.set_attributes({"a": object(), "": 1, "b": None}))
 
     assert not {"a", "b", ""} & set(span.attributes)
+
+
+class _Raising(Sequence):
+    """A sequence that has three values and gives none."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, at):
+        raise KeyError(at)
+
+
+_ROUND = []
+_ROUND.append(_ROUND)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("set_attribute", ("k", _ROUND)),
+        ("set_attribute", ("k", 10**5000)),
+        ("set_attribute", ("k", _Raising())),
+        ("set_attribute", (7, "x")),
+        ("set_attribute", ({}, "x")),
+        ("set_attributes", (None,)),
+        ("set_attributes", ({5: "x"},)),
+        ("add_event", (None,)),
+        ("add_event", ("e", {"k": 10**5000, 5: "x"}, "noon")),
+        ("add_link", (None,)),
+        ("update_name", (None,)),
+        ("set_status", (None,)),
+        ("record_exception", (ValueError("x"), {5: "x"})),
+    ],
+)
+async def test_no_writing_fails_a_request(method, given):
+    """What cannot be told is left out; the answer is sent, and the span exported."""
+    span = await _written(lambda current: getattr(current, method)(*given))
+
+    assert span.attributes["http.response.status_code"] == 200
+    assert encode_spans([span]).SerializeToString()
+
+
+async def test_what_could_not_be_written_is_counted(caplog):
+    """And logged, the 1st, 2nd, 4th and 8th time."""
+    watch = Watch()
+
+    async def app(scope, receive, send):
+        for _ in range(3):
+            trace.get_current_span().update_name(None)
+        await answering(scope, receive, send)
+
+    await call(watch.around(app))
+
+    assert watch.telemetry.tracing.failures == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "a span could not be written to (1 so far)",
+        "a span could not be written to (2 so far)",
+    ]
+
+
+async def test_an_exception_with_odd_attributes_is_recorded():
+    """Its type, and the attributes that can be told."""
+
+    def write(span):
+        span.record_exception(ValueError("x"), {5: "x", "k": "v", "no": _Raising()})
+
+    (event,) = (await _written(write)).events
+    assert dict(event.attributes) == {"exception.type": "ValueError", "k": "v"}
+
+
+async def test_the_words_of_a_status_can_be_exported():
+    """One lone surrogate in them would cost all spans of a batch."""
+    seen = []
+
+    def write(span):
+        span.set_status(StatusCode.ERROR, "no \ud800")
+        seen.append(span.status.description)
+
+    span = await _written(write)
+
+    assert seen == [span.status.description] == ["no ?"]
+    assert encode_spans([span]).SerializeToString()
 
 
 async def test_attributes_events_and_links_are_bounded():

@@ -5,6 +5,7 @@ SERVER spans: what they say, when they end, whose ids they have.
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
@@ -20,7 +21,14 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tests.support.spans import Watch, answering, call
 from twh_platform._asgi import RESOLUTION
 from twh_platform.errors import ConfigurationError
-from twh_platform.telemetry import HeadSampler, Keep, TrustBoundary, set_route
+from twh_platform.telemetry import (
+    ClientCalls,
+    HeadSampler,
+    Keep,
+    Registry,
+    TrustBoundary,
+    set_route,
+)
 from twh_platform.telemetry._exchange import current_exchange
 from twh_platform.telemetry._middleware import TelemetryMiddleware
 from twh_platform.telemetry.otel import OtelTracing
@@ -181,13 +189,14 @@ async def test_texts_and_traces_of_errors_are_there_on_request():
     watch = Watch(tracing={"messages": True, "traces": True})
 
     async def app(scope, receive, send):
-        raise ValueError("seven")
+        raise ValueError("seven " * 400)
 
     with pytest.raises(ValueError, match="seven"):
         await call(watch.around(app))
 
     (event,) = watch.span.events
-    assert event.attributes["exception.message"] == "seven"
+    assert event.attributes["exception.message"].startswith("seven seven")
+    assert len(event.attributes["exception.stacktrace"]) > 2_400  # not cut as other texts are
     assert "in app" in event.attributes["exception.stacktrace"]
     assert "seven" in event.attributes["exception.stacktrace"]  # of the source line
 
@@ -197,10 +206,11 @@ async def test_a_client_that_leaves_is_no_error():
     watch = Watch()
 
     async def app(scope, receive, send):
-        raise asyncio.CancelledError
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
 
     with pytest.raises(asyncio.CancelledError):
-        await call(watch.around(app))
+        await asyncio.create_task(call(watch.around(app)))
 
     assert watch.span.status.status_code is StatusCode.UNSET
     assert watch.span.attributes["platform.outcome"] == "client_disconnect"
@@ -228,7 +238,7 @@ async def test_tenant_and_user_are_told():
 
 
 async def test_headers_are_told_only_if_named():
-    """Each as a list; what is a secret cannot be named."""
+    """Each as a list; what is a secret, or no header, cannot be named."""
     watch = Watch(tracing={"request_headers": ["X-Shop"], "response_headers": ["x-of"]})
 
     await call(watch.around(answering), headers=[(b"x-shop", b"7"), (b"x-not", b"8")])
@@ -236,9 +246,9 @@ async def test_headers_are_told_only_if_named():
     assert list(watch.span.attributes["http.request.header.x-shop"]) == ["7"]
     assert list(watch.span.attributes["http.response.header.x-of"]) == ["us"]
     assert "http.request.header.x-not" not in watch.span.attributes
-    for secret in ("Authorization", "cookie"):
+    for wrong in ("Authorization", "cookie", "x shop", "é"):
         with pytest.raises(ConfigurationError):
-            OtelTracing(request_headers=[secret])
+            OtelTracing(request_headers=[wrong])
 
 
 @pytest.mark.parametrize(
@@ -252,6 +262,13 @@ async def test_headers_are_told_only_if_named():
         (b"+token=abc", "+token=REDACTED"),
         (b"a=token&b", "a=token&b"),
         (b"invoice=7", "invoice=REDACTED"),
+        (b"accessToken=a&auth-token=b", "accessToken=REDACTED&auth-token=REDACTED"),
+        (b"x-api-key=a&user[password]=b", "x-api-key=REDACTED&user[password]=REDACTED"),
+        (b"new_password1=a&token%00=b", "new_password1=REDACTED&token%00=REDACTED"),
+        (b"SAMLResponse=a&client_assertion=b", "SAMLResponse=REDACTED&client_assertion=REDACTED"),
+        (b"code_verifier=a&otp=1&hmac=b", "code_verifier=REDACTED&otp=REDACTED&hmac=REDACTED"),
+        (b"a=1;token=b;c&d=2", "a=1;token=REDACTED&d=2"),
+        (b"keyword=a&page=2&encoding=x", "keyword=a&page=2&encoding=x"),
     ],
 )
 async def test_secrets_in_a_query_are_not_told(sent, told):
@@ -417,3 +434,115 @@ async def test_a_websocket_is_one_span():
     assert attributes["websocket.messages.received"] == 20
     assert attributes["websocket.close_code"] == 1000
     assert attributes["http.response.status_code"] == 101
+
+
+async def test_a_route_that_utf8_cannot_say_can_be_exported():
+    """In the span's name and among its attributes."""
+    watch = Watch()
+
+    async def app(scope, receive, send):
+        set_route("/x\ud800")
+        await answering(scope, receive, send)
+
+    await call(watch.around(app))
+
+    assert (watch.span.name, watch.span.attributes["http.route"]) == ("GET /x?", "/x?")
+
+
+@pytest.mark.parametrize("messages", [False, True])
+async def test_an_error_without_words_has_its_span(messages):
+    """Its own __str__ raises: the control fails, and the type is told all the same."""
+
+    class MuteError(Exception):
+        def __str__(self):
+            raise LookupError
+
+    async def app(scope, receive, send):
+        raise MuteError
+
+    watch = Watch(tracing={"messages": messages})
+    with pytest.raises(LookupError):
+        str(MuteError())
+    with pytest.raises(MuteError):
+        await call(watch.around(app))
+
+    (event,) = watch.span.events
+    assert event.attributes["exception.type"].endswith("MuteError")
+    assert event.attributes.get("exception.message", "") == ""
+    assert watch.telemetry.tracing.failures == 0
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("contrib", [False, True])
+async def test_a_server_started_in_a_span_that_is_not_recorded(contrib, status, monkeypatch):
+    """Each request has a trace of its own, and is recorded; a span of contrib's is looked for."""
+    if contrib:
+        pytest.importorskip("opentelemetry.instrumentation.asgi")
+    else:
+        monkeypatch.delitem(sys.modules, "opentelemetry.instrumentation.asgi", raising=False)
+    watch = Watch()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    watched = watch.around(app)
+    boot = trace.NonRecordingSpan(trace.SpanContext(0x1234, 0x77, is_remote=False))
+    with trace.use_span(boot):
+        for _ in range(10):
+            await call(watched)
+
+    expected = 9 if contrib and status == 200 else 10  # the first might be contrib's
+    assert len({span.context.trace_id for span in watch.spans}) == expected
+    assert len({span.context.span_id for span in watch.spans}) == expected
+
+
+def _off(monkeypatch, kind):
+    if kind == "no-op":
+        return trace.NoOpTracerProvider()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(_Never()))
+    return provider
+
+
+class _Never(InMemorySpanExporter):
+    def export(self, spans):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", ["no-op", "disabled"])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_provider_that_is_switched_off(kind, status, monkeypatch, caplog):
+    """A request keeps its ids and records nothing, at its end neither; calls below it go well."""
+    tracing, seen = OtelTracing(_off(monkeypatch, kind)), []
+    calls = ClientCalls(Registry(), spans=tracing, trust=TrustBoundary(hosts=["stock.example"]))
+
+    async def app(scope, receive, send):
+        request = calls.request("GET", "stock.example", 443, "https")
+        seen.append(calls.outbound_headers(request, "stock.example")["traceparent"])
+        request.end(200)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sampler = HeadSampler(ratio=1.0, keep=Keep())
+    ended = []
+    options = {"sampler": sampler, "trust": trusting, "access": ended.append}
+    await call(TelemetryMiddleware(app, tracing=tracing, **options), headers=[PARENT], client=PEER)
+
+    assert seen == [f"00-{TRACE}-{ended[0].span_id}-00"]
+    assert ended[0].span_id != SPAN
+    assert (ended[0].sampled, ended[0].kept, tracing.failures) == (False, "", 0)
+    assert not caplog.records
+
+
+def test_outside_of_requests_a_provider_that_is_switched_off():
+    """There is no span below nothing: what would have none of the ids is not begun."""
+    tracing = OtelTracing(trace.NoOpTracerProvider())
+    calls = ClientCalls(Registry(), spans=tracing, trust=TrustBoundary(hosts=["stock.example"]))
+
+    calls.database("postgresql", "SELECT").end()
+    request = calls.request("GET", "stock.example", 443, "https")
+
+    assert tracing.begin("order") is None
+    assert calls.outbound_headers(request, "stock.example") == {}

@@ -76,6 +76,7 @@ def test_a_histogram_counts_a_bound_in_its_own_bucket():
 
 
 BAD_AMOUNTS = [-1, math.nan, math.inf, -math.inf, "1", None, Decimal(1), 10**400, object(), 1j]
+BAD_AMOUNTS += [1e308, 2.0**63, 2**63]
 
 
 @pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=lambda one: type(one).__name__)
@@ -249,16 +250,76 @@ def test_a_failing_function_does_not_break_the_page():
     registry = Registry()
     registry.gauge_of("depth", "Depth.", lambda: 1 / 0)
     registry.on_render(lambda: 1 / 0)
-    registry.append(lambda openmetrics: 1 / 0)
+    registry.join(lambda openmetrics, names: 1 / 0)
 
     assert lines(registry, "depth") == []
-    assert lines(registry, "telemetry_values_dropped_total")[0].endswith(" 6.0")
+    assert lines(registry, "telemetry_values_dropped_total")[0].endswith(" 5.0")
 
 
 def test_another_library_ends_the_page():
-    """What is appended stands before the end mark of OpenMetrics."""
+    """What is joined stands before the end mark of OpenMetrics, once."""
     registry = Registry()
-    registry.append(lambda openmetrics: b"theirs 1.0\n" if openmetrics else b"theirs 1\n")
 
-    assert registry.page(openmetrics=True).endswith(b"theirs 1.0\n# EOF\n")
-    assert registry.page().endswith(b"theirs 1\n")
+    def theirs(openmetrics, names):
+        yield b"theirs 1.0\n" if openmetrics else b"theirs 1\n"
+
+    registry.join(theirs)
+    registry.join(theirs)
+
+    assert registry.page(openmetrics=True).endswith(b"_series 3.0\ntheirs 1.0\n# EOF\n")
+    assert registry.page().endswith(b"_series 3.0\ntheirs 1\n")
+
+
+@pytest.mark.parametrize("piece", ["text\n", b"no end of line", "", None, 7, [b"line\n"]])
+def test_what_is_not_whole_lines_does_not_break_the_page(piece):
+    """It is left out with the rest of its library, and counted; another library stays."""
+    registry = Registry()
+    registry.join(lambda openmetrics, names: [b"before 1\n", piece, b"after 1\n"])
+    registry.join(lambda openmetrics, names: [b"another 1\n"])
+
+    assert registry.page(openmetrics=True).endswith(b"\nbefore 1\nanother 1\n# EOF\n")
+    assert b"telemetry_values_dropped_total 1.0\n" in registry.page()
+
+
+def test_a_gauge_adds_up_what_is_below_the_bound():
+    """It never becomes infinite by adding; setting it may."""
+    registry = Registry()
+    size = registry.gauge("size", "A size.")
+    for add in (size.inc, size.dec):
+        add(1e308)
+        add(-(2.0**63))
+        add(2.0**62)
+    dropped = lines(registry, "telemetry_values_dropped_total")
+    before = lines(registry, "size")
+    size.set(math.inf)
+
+    assert (before, lines(registry, "size")) == (["size 0.0"], ["size +Inf"])
+    assert dropped == ["telemetry_values_dropped_total 4.0"]
+
+
+def test_a_total_that_others_keep_has_the_same_bound():
+    """One that is too large is left out, and counted."""
+    registry = Registry()
+    totals = iter([3.0, 2.0**63, 4.0])
+    registry.counter_of("read_bytes_total", "Read.", lambda: next(totals))
+    shown = [lines(registry, "read_bytes_total")[0] for _ in range(3)]
+
+    assert shown == ["read_bytes_total 3.0", "read_bytes_total 3.0", "read_bytes_total 4.0"]
+    assert registry.page().count(b"telemetry_values_dropped_total 2.0") == 1
+
+
+@pytest.mark.parametrize("merge", ["min", "max", "each"])
+def test_a_gauge_is_on_the_page_once_it_has_a_number(merge):
+    """Unless gauges are added up, one that nobody has set is no zero; it is counted from there."""
+    registry = Registry()
+    gauge = registry.gauge("depth", "Depth.", merge=merge)
+    gauge.inc("no number")
+    gauge.dec(math.inf)
+    unset = lines(registry, "depth")
+    gauge.inc(3)
+    gauge.dec()
+    counted = lines(registry, "depth")
+    gauge.set(math.nan)
+
+    assert (unset, lines(registry, "depth")) == ([], [])
+    assert counted[0].endswith(" 2.0")

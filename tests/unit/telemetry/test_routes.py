@@ -11,13 +11,8 @@ import pytest
 
 from tests.support.routes import Copying, scope_of, serve, told
 from twh_platform._asgi import INNER_SCOPE
-from twh_platform.telemetry import (
-    RouteHolder,
-    RouteTemplates,
-    RouteWitness,
-    current_route_holder,
-    set_route,
-)
+from twh_platform.telemetry import RouteTemplates, RouteWitness, set_route
+from twh_platform.telemetry._routes import RouteHolder, current_route_holder
 from twh_platform.telemetry._routes_frameworks import _django_template
 from twh_platform.telemetry._routes_walk import plain, signposts
 from twh_platform.testing import ManualClock

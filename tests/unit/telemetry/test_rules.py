@@ -116,17 +116,16 @@ def lag(slow):
     }
 
 
-def keys(good, bad):
+def keys(good, bad, code="key_service_unavailable"):
     """Uses of keys, some of which fail for ten minutes."""
     provider = {"op": "unwrap", "provider": "vault"}
     return {
         of(KMS, **provider, outcome="success"): counter((30, 100), (10, good), (60, 100)),
-        of(KMS, **provider, outcome="key_service_unavailable"): counter(
-            (30, 0), (10, bad), (60, 0)
-        ),
+        of(KMS, **provider, outcome=code): counter((30, 0), (10, bad), (60, 0)),
     }
 
 
+SHREDS = "platform_kms_shred_seconds_count"
 DROPPED = "platform_telemetry_spans_dropped_total"
 STORE = "platform_webhook_store_failures_total"
 FASTEST, FAST_BURN = "TwhBudgetBurnFastest", "TwhBudgetBurnFast"
@@ -306,6 +305,21 @@ STORIES = [
         labels=VAULT,
     ),
     Story("TwhKeyServiceErrors", "one in a hundred fails", keys(99, 1), silent=(33, 36, 39)),
+    Story(
+        "TwhKeyServiceErrors",
+        "one in five proves that a key is destroyed",
+        keys(80, 20, "key_destroyed")
+        | {of(SHREDS, provider="vault", state="destroyed"): counter((30, 0), (10, 20), (60, 0))},
+        silent=(33, 36, 39, 60),
+    ),
+    Story(
+        "TwhKeyServiceErrors",
+        "somebody else destroys keys",
+        keys(80, 20, "key_destroyed"),
+        fires=(36, 39),
+        silent=(29, 31, 48),
+        labels=VAULT,
+    ),
     Story(
         "TwhKeyServiceDown",
         "it does not answer",

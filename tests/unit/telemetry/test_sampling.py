@@ -208,7 +208,19 @@ def test_a_storm_of_errors_is_not_one_of_spans(clock):
 
     assert kept.count("error") == 5
     assert sampler.stats().dropped == 995
-    assert sampler.keeps(error=False, seconds=9.0) == "slow"
+    assert sampler.keeps(error=True, seconds=0.0) == "error"
+
+
+def test_slow_requests_hide_no_errors(clock):
+    """Who sends slowly makes as many slow ones as they like; nor do errors hide those."""
+    slow, failing = (HeadSampler(keep=Keep(rate=5.0), clock=clock) for _ in range(2))
+    hides = [slow.keeps(error=False, seconds=9.0) for _ in range(100)]
+    storm = [failing.keeps(error=True, seconds=9.0) for _ in range(100)]
+
+    assert (hides.count("slow"), storm.count("error")) == (5, 5)
+    assert slow.keeps(error=True, seconds=0.0) == "error"
+    assert failing.keeps(error=False, seconds=9.0) == "slow"
+    assert (slow.stats().kept, slow.stats().dropped) == (6, 95)
 
 
 def test_one_tenants_storm_hides_no_other(clock):

@@ -305,11 +305,20 @@ def test_threads_share_the_labels():
 
 @pytest.mark.parametrize(
     "fault",
-    [{"top": -1}, {"max_series": -1}, {"lead": 0.5}, {"idle": 0}, {"half_life": 0}, {"review": 0}],
+    [
+        {"top": -1},
+        {"max_series": -1},
+        {"lead": 0.5},
+        {"idle": 0},
+        {"half_life": 0},
+        {"tenure": -1},
+        {"review": 0},
+    ],
 )
 def test_labels_that_are_none_are_refused(fault):
     """When they are made."""
-    with pytest.raises(ConfigurationError):
+    (said,) = (f"{name}={value}" for name, value in fault.items())
+    with pytest.raises(ConfigurationError, match=said):
         TenantLabels(**fault)
 
 
@@ -320,3 +329,17 @@ def test_there_may_be_no_labels_at_all():
     assert [labels.label(one) for one in ("a", "b", None)] == ["other", "other", ""]
     labels.review()
     assert labels.stats().labels == 0
+
+
+def test_what_overflows_is_on_the_page():
+    """From zero on, as far as it has come, and once for those who tell it twice."""
+    registry, labels = Registry(), TenantLabels(top=1)
+    metric = 'platform_telemetry_label_overflow_total{of="tenants"}'
+    labels.tell(registry)
+    labels.tell(registry)
+    assert f"{metric} 0.0\n" in registry.page().decode()
+    for tenant in ("acme", "globex", "initech", "globex", "acme", None):
+        labels.label(tenant)
+
+    assert f"{metric} 3.0\n" in registry.page().decode()
+    assert labels.stats().overflowed == 3

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from twh_platform.errors import ConfigurationError
-from twh_platform.telemetry import (
-    TraceContext,
+from twh_platform.telemetry import TraceContext, new_trace_id
+from twh_platform.telemetry._trace_context import (
     clean_tracestate,
     new_span_id,
-    new_trace_id,
     parse_traceparent,
     parse_tracestate,
     read_trace_context,

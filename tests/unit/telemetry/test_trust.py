@@ -83,6 +83,49 @@ def test_a_forwarded_header_is_not_read():
     assert boundary.accept(_scope(STRANGER, SENT, *forwarded)).parent is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-forwarded-for",
+        b"X-Forwarded-For",
+        b"x-forwarded-host",
+        b"forwarded",
+        b"x-real-ip",
+        b"via",
+    ],
+)
+def test_what_was_forwarded_is_a_strangers(name):
+    """Also with an address and a port that a socket could have."""
+    assert boundary.accept(_scope(PEER, SENT)).parent is not None
+    assert boundary.accept(_scope(PEER, SENT, (name, b"10.1.2.3:4711"))).parent is None
+
+
+@pytest.mark.parametrize("believed", ["127.0.0.1", "*"])
+async def test_an_address_that_uvicorn_read_out_of_a_header_is_a_strangers(believed):
+    """It takes the port over too, so that it looks like a socket's."""
+    module = pytest.importorskip("uvicorn.middleware.proxy_headers")
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+
+    server = module.ProxyHeadersMiddleware(app, trusted_hosts=believed)
+    header = (b"x-forwarded-for", b"10.1.2.3:4711")
+    sent = _scope(("127.0.0.1", 50000), SENT, header) | {"type": "http"}
+    await server(sent, None, None)
+
+    assert scopes[0]["client"] == ("10.1.2.3", 4711)
+    assert boundary.accept(scopes[0] | {"headers": [SENT]}).parent is not None  # the control
+    assert boundary.accept(scopes[0]).parent is None
+
+
+def test_a_callable_vouches_for_a_proxy():
+    """For one that replaces the trace headers, and says that it forwards."""
+    asked = TrustBoundary(authenticated=lambda scope: scope["client"] == PEER)
+
+    assert asked.accept(_scope(PEER, SENT, (b"x-forwarded-for", b"1.2.3.4"))).parent is not None
+
+
 def test_a_unix_socket_can_be_trusted():
     """By its name."""
     found = TrustBoundary(networks=["unix"]).accept(_scope(None, SENT))
@@ -227,6 +270,7 @@ def test_what_is_sent_can_be_named():
         {"networks": ["::ffff:10.0.0.0/104"]},
         {"formats": ["jaeger"]},
         {"sent": ["w3"]},
+        {"hosts": "api.example"},
         {"hosts": ["https://api.example"]},
         {"hosts": ["api.example:443"]},
         {"hosts": ["."]},

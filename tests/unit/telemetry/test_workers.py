@@ -89,6 +89,20 @@ def test_any_worker_answers_for_all(path):
     assert gauges == (["open 3.0"], ["least 1.0"], ["most 2.0"])
 
 
+def test_a_worker_takes_part_with_gauges_that_it_has_set(path):
+    """A zero that nobody has set is neither the least, nor the most, nor a line."""
+    one, two = Worker(path), Worker(path)
+    one.least.set(3)
+    one.most.set(-3)
+    alone = two.lines("least"), two.lines("most"), two.lines("each")
+    two.least.set(2)
+    two.most.inc()
+    both = one.lines("least"), one.lines("most")
+
+    assert alone == (["least 3.0"], ["most -3.0"], [])
+    assert both == (["least 2.0"], ["most 1.0"])
+
+
 def test_a_gauge_of_each_worker_names_its_process(path):
     """The label pid tells them apart; two of one number are one line."""
     one, two = Worker(path), Worker(path)
@@ -276,6 +290,17 @@ def test_a_damaged_file_is_left_out_and_counted(path, damage, reason):
     assert f'reason="{reason}"' in worker.skipped()[0]
 
 
+def test_half_an_observation_is_left_out_and_counted(path):
+    """Whoever reads OpenMetrics would refuse the whole page."""
+    worker, other = Worker(path), Worker(path)
+    other.took.observe(0.5)
+    slot = other.took.labels()._slot
+    slot.page.cells[slot.at + 1] += 0.5
+
+    assert worker.lines("took_seconds_count") == ["took_seconds_count 0.0"]
+    assert worker.skipped() == ['telemetry_worker_files_skipped_total{reason="damaged"} 2.0']
+
+
 def test_what_is_no_file_is_not_opened(path):
     """A pipe would block, and a link would lead out."""
     worker = Worker(path)
@@ -336,6 +361,32 @@ def test_a_directory_that_vanishes_leaves_a_page(path):
     path.rmdir()
 
     assert worker.lines("hits_total") == ['hits_total{t="mine"} 1.0']
+
+
+def test_a_worker_tells_that_its_file_was_removed(path):
+    """Who comes later sees nothing of it; that it counts on is said on its own page."""
+    worker = Worker(path)
+    worker.hits.labels("mine").inc()
+    before = worker.skipped()
+    files(path)[0].unlink()
+    later = Worker(path)
+
+    assert (before, later.lines("hits_total")) == ([], [])
+    assert worker.lines("hits_total") == ['hits_total{t="mine"} 1.0']
+    assert worker.skipped() == ['telemetry_worker_files_skipped_total{reason="removed"} 2.0']
+    assert later.skipped() == []
+
+
+def test_what_was_read_is_not_remembered_for_ever(path):
+    """What the dead leave is a new file each time; only the newest is kept in mind."""
+    worker = Worker(path)
+    for _ in range(5):
+        dead = Worker(path)
+        dead.hits.labels("a").inc()
+        dead.registry.close()
+        worker.lines("hits_total")
+
+    assert [name for name, _ in worker.registry.shared._sources] == ["retained.metrics"]
 
 
 def test_files_without_a_name_are_swept(path):

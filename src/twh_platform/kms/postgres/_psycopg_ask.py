@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ..._extras import missing_extra
 from ...errors import PlatformError, TenantMismatchError
+from ...tenancy.postgres._psycopg_cursors import cursor_kind
 from .._owner import require_owner
 
 try:
@@ -72,6 +73,7 @@ def kind_of(error: psycopg.Error) -> str:
 
 # The cursor is made here: the factories of a connection are the caller's.
 def _ask(connection: psycopg.Connection[Any], sql: str, values: Values) -> list[Row]:
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    kind = cursor_kind(connection, psycopg.Cursor)
+    with kind(connection, row_factory=tuple_row) as cursor:
         cursor.execute(sql.encode(), values or None)
         return cursor.fetchall() if cursor.description else []

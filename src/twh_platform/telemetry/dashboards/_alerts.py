@@ -183,9 +183,11 @@ def _keys(objectives: Objectives) -> Iterator[Alert]:
     name, matcher = "platform_kms_operations_total", objectives.job_matcher
     every = f"sum by (job, provider) (rate({name}{{{matcher}}}[5m]))"
     bad = f'sum by (job, provider) (rate({name}{{{matcher},outcome!="success"}}[5m]))'
+    # Whoever destroys a key proves it by a use that fails, and means to.
+    proofs = f"sum by (job, provider) (rate(platform_kms_shred_seconds_count{{{matcher}}}[5m]))"
     yield Alert(
         "TwhKeyServiceErrors",
-        f"{bad} / {every} > 0.05\nand\n{every} * 300 >= 10",
+        f"({bad} - ({proofs} or 0 * {bad})) / {every} > 0.05\nand\n{every} * 300 >= 10",
         "2m",
         "page",
         "More than 5 % of the uses of keys by {{ $labels.job }} fail ({{ $labels.provider }}).",

@@ -12,6 +12,7 @@ from .._names import (
     DEGRADED,
     DEGRADED_SECONDS,
     HTTP_CLIENT_DURATION,
+    KMS_DURATION,
     KMS_KEY_CHANGES,
     KMS_OPERATIONS,
     KMS_REWRAPPED,
@@ -156,6 +157,12 @@ _KEYS = Row(
             about="Uses a second; most need none, for data keys are kept.",
             queries=[Query(rate_of(KMS_OPERATIONS, "provider", "op"), "{{provider}} {{op}}")],
             unit="ops",
+        ),
+        Panel(
+            title="Duration of uses of master keys",
+            about="The 95th percentile by provider, with what was tried again.",
+            queries=[Query(quantile(0.95, KMS_DURATION, "provider", "op"), "{{provider}} {{op}}")],
+            unit="s",
         ),
         Panel(
             title="Failed uses of master keys",

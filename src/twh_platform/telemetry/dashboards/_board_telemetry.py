@@ -4,7 +4,13 @@ Whether what all other dashboards show can be believed.
 
 from __future__ import annotations
 
-from .._names import EXPORT_DURATION, SPANS_DROPPED, SPANS_EXPORTED, SPANS_QUEUED
+from .._names import (
+    EXPORT_DURATION,
+    LABEL_OVERFLOW,
+    SPANS_DROPPED,
+    SPANS_EXPORTED,
+    SPANS_QUEUED,
+)
 from ._grafana import Board, Panel, Query, Row
 from ._parts import JOB, errors_of, of, quantile, rate_of
 
@@ -54,6 +60,12 @@ TELEMETRY = Board(
                     queries=[
                         Query(rate_of("telemetry_series_refused_total", "metric"), "{{metric}}")
                     ],
+                    unit="ops",
+                ),
+                Panel(
+                    title="Labels that were not there",
+                    about="What was counted under other a second: of tenants, or of a metric.",
+                    queries=[Query(rate_of(LABEL_OVERFLOW, "of"), "{{of}}")],
                     unit="ops",
                 ),
                 Panel(

@@ -8,6 +8,7 @@ from .._names import (
     DEGRADATIONS,
     DEGRADED,
     DEGRADED_SECONDS,
+    QUOTA_BACKEND,
     QUOTA_DECISIONS,
     QUOTA_DRIFT,
     QUOTA_NOTICES,
@@ -162,14 +163,20 @@ QUOTAS = Board(
             panels=[
                 Panel(
                     title="Decisions by result",
-                    about="Those that a rule had a say in, a second.",
+                    about="For each rule that had a say, a second.",
                     queries=[Query(rate_of(QUOTA_DECISIONS, "result"), "{{result}}")],
                     unit="reqps",
                     stacked=True,
                 ),
                 Panel(
+                    title="Duration of decisions",
+                    about="The 95th percentile of what the store took, by who decided.",
+                    queries=[Query(quantile(0.95, QUOTA_BACKEND, "origin"), "{{origin}}")],
+                    unit="s",
+                ),
+                Panel(
                     title="Decisions by policy",
-                    about="Those that a rule had a say in, a second.",
+                    about="For each rule that had a say, a second.",
                     queries=[
                         Query(rate_of(QUOTA_DECISIONS, "policy", "result"), "{{policy}} {{result}}")
                     ],

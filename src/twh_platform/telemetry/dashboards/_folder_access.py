@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from ...errors import ConfigurationError
+from ...errors import BackendUnavailableError, ConfigurationError
 from ._boards import FOLDERS
 
 __all__ = ["DEFAULT_GRANTS", "Grafana", "Grant", "parse_grant", "set_folder_access"]
@@ -108,7 +108,18 @@ def set_folder_access(
         twh_platform.errors.ConfigurationError: With code ``dashboard_grant_unknown``
             if there is no such team or user, and ``grafana_refused`` if Grafana
             does not keep what it was told.
+
+        twh_platform.errors.BackendUnavailableError: With code ``grafana_unavailable``
+            if an answer is not of Grafana's API.
     """
+    try:
+        return _folder_access(grafana, grants, check=check)
+    except (AttributeError, KeyError, TypeError) as error:
+        message = "Grafana answered with JSON that is not of its API"
+        raise BackendUnavailableError(message, code="grafana_unavailable") from error
+
+
+def _folder_access(grafana: Grafana, grants: Sequence[Grant], *, check: bool) -> list[str]:
     wanted = {uid: _items(grafana, uid, grants) for uid in FOLDERS}
     told = []
     for uid, items in wanted.items():
@@ -142,8 +153,8 @@ def _whom(grafana: Grafana, grant: Grant) -> dict[str, Any]:
     if grant.kind == "role":
         return {"role": _ROLES[grant.who]}
     if grant.kind == "team":
-        found = grafana.get("/api/teams/search", {"name": grant.who}) or {}
-        ids = [one["id"] for one in found.get("teams", ()) if one.get("name") == grant.who]
+        found = grafana.get("/api/teams/search", {"name": grant.who}) or {"teams": []}
+        ids = [one["id"] for one in found["teams"] if one["name"] == grant.who]
     else:
         found = grafana.get("/api/users/lookup", {"loginOrEmail": grant.who})
         ids = [] if found is None else [found["id"]]

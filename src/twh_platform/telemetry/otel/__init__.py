@@ -11,10 +11,12 @@ try:
 except ImportError as error:
     raise missing_extra("otel", error) from error
 
+from .._logging import find_spans_with
 from ._attributes import SECRET_QUERY_NAMES
 from ._configure import ConfiguredTelemetry, configure_telemetry
 from ._events import span_event
 from ._export import ExportStats, SpanQueue
+from ._innermost import innermost
 from ._propagator import TrustPropagator
 from ._spans import OtelTracing
 
@@ -29,4 +31,6 @@ __all__ = [
     "span_event",
 ]
 
-del _sdk
+find_spans_with(innermost)
+
+del _sdk, find_spans_with, innermost

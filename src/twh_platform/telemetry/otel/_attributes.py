@@ -8,6 +8,7 @@ secret in a query does not get out of the process.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -16,8 +17,11 @@ from urllib.parse import unquote_plus
 from ..._asgi import Scope
 from ...errors import ConfigurationError
 from .._exchange import Exchange, WebSocketExchange
+from .._labels import error_name
+from .._methods import OTHER_METHOD
+from ._values import clean
 
-__all__ = ["SECRET_QUERY_NAMES", "Capture", "clean"]
+__all__ = ["SECRET_QUERY_NAMES", "Capture"]
 
 SECRET_QUERY_NAMES: Final = frozenset(
     {
@@ -38,43 +42,55 @@ SECRET_QUERY_NAMES: Final = frozenset(
         "authorization",
         "client_secret",
         "code",
+        "code_verifier",
         "credential",
+        "device_code",
+        "hmac",
         "id_token",
         "jwt",
         "key",
+        "otp",
         "passwd",
         "password",
+        "private_key",
         "pwd",
         "refresh_token",
+        "samlresponse",
         "secret",
         "session",
         "session_id",
         "sessionid",
         "token",
+        "totp",
         "x-goog-credential",
     }
 )
 """
 The names in a query whose values are not told, in lower case.
+
+They are compared without regard to case and punctuation: ``accessToken`` and
+``access-token`` are ``access_token``.  Nor is the value told of any name with
+one of these in it: ``token``, ``secret``, ``passw``, ``passphrase``,
+``apikey``, ``accesskey``, ``signature``, ``credential``, ``assertion``.
 """
+
+_SECRET_WORD = re.compile(
+    "token|secret|passw|passphrase|apikey|accesskey|signature|credential|assertion"
+)
+_PUNCTUATION = re.compile(r"[\W_]+")
 
 _SECRET_HEADERS = frozenset(
     {"authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-auth-token"}
 )
+# RFC 9110, section 5.1: a field name is a token.
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}")
 _LONGEST = 1024
 _LONGEST_NAME = 256
 _LONGEST_TRACE = 16_384
 _MOST_VALUES = 8
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _REDACTED = "REDACTED"
-
-
-def clean(text: str, longest: int = _LONGEST) -> str:
-    """
-    Cut *text*, and make it something that UTF-8 can say.
-    """
-    cut = text[:longest]
-    return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()
 
 
 class Capture:
@@ -87,7 +103,7 @@ class Capture:
         response_headers: Names of response headers.
 
         secret_names: Names in a query whose values are not told, besides
-            `SECRET_QUERY_NAMES`.
+            `SECRET_QUERY_NAMES`, and compared as those are.
 
         client: Whether the client's address is told.
 
@@ -96,7 +112,8 @@ class Capture:
         traces: Whether it is told where an exception came from.
 
     Raises:
-        twh_platform.errors.ConfigurationError: For a header that is a secret.
+        twh_platform.errors.ConfigurationError: For a header that is a secret,
+            and for what is no header's name.
     """
 
     def __init__(
@@ -111,7 +128,7 @@ class Capture:
     ) -> None:
         self._request = _header_names("request", request_headers)
         self._response = _header_names("response", response_headers)
-        self._secrets = SECRET_QUERY_NAMES | {name.lower() for name in secret_names}
+        self._secrets = {_bare(name) for name in (*SECRET_QUERY_NAMES, *secret_names)}
         self._client, self._messages, self._traces = client, messages, traces
 
     def at_start(self, exchange: Exchange) -> dict[str, Any]:
@@ -126,7 +143,7 @@ class Capture:
             told["http.request.method"] = "GET"
         else:
             told["http.request.method"] = exchange.method
-            if exchange.method == "_OTHER":
+            if exchange.method == OTHER_METHOD:
                 told["http.request.method_original"] = clean(scope["method"], _LONGEST_NAME)
         if query := scope.get("query_string"):
             told["url.query"] = self._query(query)
@@ -147,7 +164,7 @@ class Capture:
         if exchange.status:
             told["http.response.status_code"] = exchange.status
         if exchange.route:
-            told["http.route"] = exchange.route
+            told["http.route"] = clean(exchange.route)
         if exchange.error_type:
             told["error.type"] = exchange.error_type
         if exchange.request_bytes:
@@ -174,19 +191,16 @@ class Capture:
             if (user := exchange.user_id) is not None:
                 told["enduser.id"] = clean(user, _LONGEST_NAME)
         if exchange.operation:
-            told["platform.operation"] = exchange.operation
+            told["platform.operation"] = clean(exchange.operation)
         return told
 
     def of_error(self, error: BaseException) -> dict[str, Any]:
         """
         The attributes of an event that tells about an exception.
         """
-        kind = type(error)
-        module = kind.__module__
-        name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-        told: dict[str, Any] = {"exception.type": name}
+        told: dict[str, Any] = {"exception.type": error_name(error)}
         if self._messages:
-            told["exception.message"] = clean(str(error))
+            told["exception.message"] = _words_of(error)
         if self._traces:
             # Frames only: the last line of a traceback is the message.
             frames = "".join(traceback.format_tb(error.__traceback__))
@@ -215,15 +229,34 @@ class Capture:
     def _query(self, query: bytes) -> str:
         text = query[: 2 * _LONGEST].decode("latin-1")
         parts = [self._parameter(part) for part in text.split("&")]
-        # Cut between two parameters or not: what is cut off is the end of a value.
+        # A cut within a parameter is of no harm: its name stands before its value.
         return "&".join(parts)[:_LONGEST]
 
     def _parameter(self, part: str) -> str:
-        name, equals, _ = part.partition("=")
-        if not equals:
-            return part
-        plain = unquote_plus(name) if "%" in name or "+" in name else name
-        return f"{name}={_REDACTED}" if plain.strip().lower() in self._secrets else part
+        told = []
+        for one in part.split(";"):  # which some servers take for "&"
+            name, equals, _ = one.partition("=")
+            if equals and self._is_secret(name):
+                # What follows may be the rest of its value.
+                told.append(f"{name}={_REDACTED}")
+                break
+            told.append(one)
+        return ";".join(told)
+
+    def _is_secret(self, name: str) -> bool:
+        bare = _bare(unquote_plus(name))
+        return bare in self._secrets or _SECRET_WORD.search(bare) is not None
+
+
+def _bare(name: str) -> str:
+    return _PUNCTUATION.sub("", name).lower()
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        return clean(str(error))
+    except Exception:  # noqa: BLE001 -- the app's own __str__ has failed
+        return ""
 
 
 def _of_websocket(exchange: WebSocketExchange, told: dict[str, Any]) -> None:
@@ -236,7 +269,7 @@ def _of_websocket(exchange: WebSocketExchange, told: dict[str, Any]) -> None:
 def _of_host(host: bytes, scheme: str, told: dict[str, Any]) -> None:
     text = host.decode("latin-1")[:_LONGEST_NAME]
     name, colon, port = text.rpartition(":")
-    if colon and port.isdecimal() and len(port) <= 5 and not name.endswith(":"):  # noqa: PLR2004
+    if colon and _PORT.fullmatch(port) and not name.endswith(":"):
         told["server.address"], told["server.port"] = name, int(port)
     else:
         told["server.address"] = text
@@ -260,6 +293,9 @@ def _headers(
 
 def _header_names(side: str, given: Iterable[str]) -> dict[bytes, str]:
     names = [name.lower() for name in ((given,) if isinstance(given, str) else given)]
+    if wrong := [name for name in names if not _HEADER_NAME.fullmatch(name)]:
+        message = f"{side}_headers={wrong!r} are not names of headers"
+        raise ConfigurationError(message)
     if secret := sorted(_SECRET_HEADERS.intersection(names)):
         message = f"{side}_headers={secret!r} are secrets, which no span tells"
         raise ConfigurationError(message)

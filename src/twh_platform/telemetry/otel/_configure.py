@@ -11,7 +11,6 @@ import platform
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 from opentelemetry import propagate, trace
@@ -24,14 +23,15 @@ from .._registry import Registry
 from .._sampling import HeadSampler
 from .._trust import TrustBoundary
 from ._export import ExportStats, SpanQueue
+from ._exporters import exporter_of
+from ._otlp_settings import read_otlp
 from ._propagator import TrustPropagator
 from ._provider import PlatformProvider, of_process
 from ._spans import OtelTracing
+from ._unread import refuse_file, tell_unread
 
 __all__ = ["ConfiguredTelemetry", "configure_telemetry"]
 
-_HTTP: Final = "http/protobuf"
-_PROTOCOLS: Final = (_HTTP, "grpc")
 _EXPORTERS: Final = ("otlp", "console", "none")
 _RATIOS: Final = {"always_on": 1.0, "always_off": 0.0}
 _DEFAULT_RATIO = 0.01
@@ -158,14 +158,16 @@ def configure_telemetry(
 
         resource: Added to ``OTEL_RESOURCE_ATTRIBUTES``, host and process.
 
-        endpoint: ``OTEL_EXPORTER_OTLP_ENDPOINT``: without the path of the signal.
+        endpoint: ``OTEL_EXPORTER_OTLP_ENDPOINT``: without the path of the signal;
+            for gRPC a host and a port, with ``https://`` for TLS.
 
         protocol: ``OTEL_EXPORTER_OTLP_PROTOCOL``: ``http/protobuf``, or ``grpc``
             with the package opentelemetry-exporter-otlp-proto-grpc.
 
-        headers: ``OTEL_EXPORTER_OTLP_HEADERS``.
+        headers: Added to ``OTEL_EXPORTER_OTLP_HEADERS``.
 
-        timeout: Seconds for one export, ``OTEL_EXPORTER_OTLP_TIMEOUT``.
+        timeout: Seconds for one export with its retries,
+            ``OTEL_EXPORTER_OTLP_TIMEOUT``.
 
         compression: ``OTEL_EXPORTER_OTLP_COMPRESSION``: ``gzip`` or ``none``.
 
@@ -194,7 +196,8 @@ def configure_telemetry(
 
         tracing: Further options of `OtelTracing`.
 
-        environ: The variables.
+        environ: The variables.  Headers and certificates of the process's own
+            are used besides where these have none.
 
     Raises:
         twh_platform.errors.ConfigurationError: For a variable or an argument
@@ -202,8 +205,15 @@ def configure_telemetry(
     """
     sampler = HeadSampler(ratio=_ratio(ratio, environ))
     trust = trust or TrustBoundary()
-    options = {"endpoint": endpoint, "headers": headers, "timeout": timeout}
-    make = exporter or _exporter(environ, protocol, compression, options)
+    refuse_file(environ)
+    make = exporter or _exporter(
+        environ,
+        endpoint=endpoint,
+        protocol=protocol,
+        headers=headers,
+        timeout=timeout,
+        compression=compression,
+    )
     if make is None:
         return ConfiguredTelemetry(
             tracing=None,
@@ -238,63 +248,15 @@ def configure_telemetry(
     )
 
 
-def _exporter(
-    environ: Mapping[str, str],
-    protocol: str | None,
-    compression: str | None,
-    options: dict[str, Any],
-) -> Callable[[], SpanExporter] | None:
+def _exporter(environ: Mapping[str, str], **options: Any) -> Callable[[], SpanExporter] | None:
     kind = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if kind not in _EXPORTERS:
         message = f"OTEL_TRACES_EXPORTER={kind!r} is none of {_EXPORTERS!r}"
         raise ConfigurationError(message)
     if kind == "none" or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    if kind == "console":
-        return ConsoleSpanExporter
-    if _protocol(protocol, environ) == "grpc":
-        return _grpc(options, compression)
-    from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    if options["endpoint"] is not None:
-        options["endpoint"] = f"{options['endpoint'].rstrip('/')}/v1/traces"
-    if compression is not None:
-        options["compression"] = _compression(compression, Compression)
-    return partial(OTLPSpanExporter, **options)
-
-
-def _grpc(options: dict[str, Any], compression: str | None) -> Callable[[], SpanExporter]:
-    try:
-        from grpc import Compression
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    except ImportError as error:
-        message = "protocol 'grpc' needs the package opentelemetry-exporter-otlp-proto-grpc"
-        raise ConfigurationError(message) from error
-    if compression is not None:
-        options["compression"] = _compression(compression, Compression)
-    make: Callable[[], SpanExporter] = partial(OTLPSpanExporter, **options)
-    return make
-
-
-def _protocol(given: str | None, environ: Mapping[str, str]) -> str:
-    named = (
-        given
-        or environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or _HTTP
-    )
-    if named not in _PROTOCOLS:
-        message = f"protocol={named!r} is none of {_PROTOCOLS!r}"
-        raise ConfigurationError(message)
-    return named
-
-
-def _compression(given: str, known: Any) -> Any:
-    if given not in {"gzip", "none"}:
-        message = f"compression={given!r} is neither 'gzip' nor 'none'"
-        raise ConfigurationError(message)
-    return known.Gzip if given == "gzip" else known.NoCompression
+    tell_unread(environ)
+    return ConsoleSpanExporter if kind == "console" else exporter_of(read_otlp(environ, **options))
 
 
 def _ratio(given: float | None, environ: Mapping[str, str]) -> float:

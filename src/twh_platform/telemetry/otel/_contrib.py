@@ -8,6 +8,7 @@ a wrapper that keeps the middleware from writing over it and from ending it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,7 +17,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Tracer, get_current
 
 from .._exchange import current_exchange
 
-__all__ = ["CONTRIB", "Quiet", "quieten"]
+__all__ = ["CONTRIB", "Quiet", "is_used", "quieten"]
 
 CONTRIB: Final = frozenset(
     f"opentelemetry.instrumentation.{name}" for name in ("asgi", "fastapi", "starlette")
@@ -108,6 +109,13 @@ class _Borrowed(Span):
 
     def end(self, end_time: int | None = None) -> None:
         pass
+
+
+def is_used() -> bool:
+    """
+    Whether anybody in this process can have made a span by contrib's middleware.
+    """
+    return _MIDDLEWARE[0] in sys.modules
 
 
 def quieten(app: Any) -> bool:

@@ -20,9 +20,10 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ..._forks import reset_after_fork
-from .._http_metrics import define
+from .._define import define, define_read
 from .._names import EXPORT_DURATION, SPANS_DROPPED, SPANS_EXPORTED, SPANS_QUEUED
 from .._registry import Registry
+from ._values import is_sound, repaired
 
 __all__ = ["ExportStats", "SpanQueue"]
 
@@ -105,8 +106,7 @@ class SpanQueue(SpanProcessor):
         self._begin_anew()
         reset_after_fork(self)
         if metrics is not None:
-            name = SPANS_QUEUED
-            metrics.gauge_of(name.name, name.help, lambda: len(self._queue), merge=name.merge)
+            define_read(metrics, SPANS_QUEUED, lambda: len(self._queue))
 
     def stats(self) -> ExportStats:
         """
@@ -212,16 +212,20 @@ class SpanQueue(SpanProcessor):
     def _export(self, batch: list[ReadableSpan]) -> None:
         started = perf_counter()
         try:
-            if self._exporter is None:
-                self._exporter = self._make_exporter()
-            is_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
-        except Exception:
+            is_taken = self._hand_over(batch)
+        except BaseException:  # an exporter's SystemExit would end the thread for good
             is_taken = False
             now = monotonic()
             if now - self._complained > _SECONDS_BETWEEN_COMPLAINTS:
                 self._complained = now
                 _logger.exception("spans could not be exported")
         self._count.batch(len(batch), perf_counter() - started, is_taken=is_taken)
+
+    def _hand_over(self, batch: list[ReadableSpan]) -> bool:
+        if self._exporter is None:
+            self._exporter = self._make_exporter()
+        sound = [span if is_sound(span) else repaired(span) for span in batch]
+        return self._exporter.export(sound) is SpanExportResult.SUCCESS
 
 
 class _Counts:

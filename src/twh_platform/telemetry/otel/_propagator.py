@@ -4,7 +4,7 @@ Our trust boundary for instrumentation that uses OpenTelemetry's propagators.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,23 +21,21 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
-    SpanContext,
     SpanKind,
-    TraceFlags,
-    TraceState,
     get_current_span,
     set_span_in_context,
 )
 
 from .._baggage import Baggage
 from .._exchange import current_exchange
-from .._trace_context import TraceContext, clean_tracestate
 from .._trust import Inbound, TrustBoundary
+from ._places import place_of, remote, with_baggage
 
 __all__ = ["TrustPropagator"]
 
 _FIELDS = ("traceparent", "tracestate", "baggage", "b3")
 _B3 = ("x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags")
+_ALL = frozenset({*_FIELDS, *_B3})
 _OUTWARDS = (SpanKind.CLIENT, SpanKind.PRODUCER)
 _HOSTS = ("server.address", "net.peer.name", "peer.hostname", "http.host")
 _URLS = ("url.full", "http.url")
@@ -55,7 +53,10 @@ class TrustPropagator(TextMapPropagator):
     Outbound, the host is read from the span of the request that is being sent,
     as instrumentation of clients makes it, or else from a ``host`` in the
     carrier.  A request to nobody known is one to a stranger.  The tenant in
-    the baggage is the verified one of the request that is being served.
+    the baggage is the verified one of the request that is being served.  What
+    a mapping already says of a trace is removed first: clients keep headers
+    over a redirect, which may lead from a host of ours to a stranger.  From
+    other carriers nothing can be removed.
 
     Args:
         trust: Whose context counts, and who is told ours.
@@ -99,17 +100,18 @@ class TrustPropagator(TextMapPropagator):
         See `TextMapPropagator`.
         """
         span = get_current_span(context)
-        place = _place(span.get_span_context())
-        if place is None:
+        own = span.get_span_context()
+        if not own.is_valid:
             return
         values = {name: str(value) for name, value in otel_baggage.get_all(context).items()}
         exchange = current_exchange()
         headers = self._trust.outbound_headers(
-            place,
+            place_of(own),
             _host(span) or _host_of(carrier),
             baggage=Baggage(values=values) if values else None,
             tenant=None if exchange is None else exchange.tenant_id,
         )
+        _forget(carrier)
         for name, value in headers.items():
             setter.set(carrier, name, value)
 
@@ -118,37 +120,20 @@ class TrustPropagator(TextMapPropagator):
         """
         Every header that may be read or written.
         """
-        return {*_FIELDS, *_B3}
+        return set(_ALL)
 
 
 def _entered(inbound: Inbound, context: Context) -> Context:
-    context = otel_baggage.clear(context)
-    if inbound.baggage is not None:
-        for name, value in inbound.baggage.values.items():
-            context = otel_baggage.set_baggage(name, value, context)
+    context = with_baggage(inbound.baggage, context)
     if inbound.parent is None:
         return context
-    parent = inbound.parent
-    remote = SpanContext(
-        int(parent.trace_id, 16),
-        int(parent.span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(parent.flags),
-        trace_state=TraceState.from_header([parent.state]) if parent.state else None,
-    )
-    return set_span_in_context(NonRecordingSpan(remote), context)
+    return set_span_in_context(NonRecordingSpan(remote(inbound.parent)), context)
 
 
-def _place(own: SpanContext) -> TraceContext | None:
-    if not own.is_valid:
-        return None
-    return TraceContext(
-        trace_id=f"{own.trace_id:032x}",
-        span_id=f"{own.span_id:016x}",
-        sampled=own.trace_flags.sampled,
-        random=bool(own.trace_flags & 0x02),
-        state=clean_tracestate(own.trace_state.to_header()) if own.trace_state else "",
-    )
+def _forget(carrier: object) -> None:
+    if isinstance(carrier, MutableMapping):
+        for name in [one for one in carrier if isinstance(one, str) and one.lower() in _ALL]:
+            carrier.pop(name, None)
 
 
 def _host(span: Span) -> str:

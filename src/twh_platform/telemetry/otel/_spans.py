@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from contextvars import Token
 from time import perf_counter, time_ns
 from typing import Any, Final, NamedTuple, cast
+from weakref import WeakSet
 
-from opentelemetry import baggage as otel_baggage
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
@@ -20,6 +20,7 @@ from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
     NonRecordingSpan,
+    NoOpTracer,
     Span,
     SpanContext,
     SpanKind,
@@ -27,19 +28,21 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     Tracer,
-    TraceState,
     get_current_span,
     set_span_in_context,
 )
 
 from .._baggage import Baggage
 from .._exchange import Exchange, WebSocketExchange
+from .._methods import OTHER_METHOD
 from .._names import SCHEMA_URL
-from .._trace_context import TraceContext, clean_tracestate
+from .._trace_context import TraceContext
 from ._attributes import Capture
-from ._contrib import CONTRIB, quieten
+from ._contrib import CONTRIB, is_used, quieten
+from ._places import place_of, remote, state_of, with_baggage
 from ._provider import PlatformProvider
 from ._server_span import ServerSpan
+from ._values import clean
 
 __all__ = ["OtelTracing"]
 
@@ -108,6 +111,11 @@ class OtelTracing:
     switched off by `TelemetryMiddleware`, and contrib's is silenced: by the
     provider of `configure_telemetry`, or, with another one, from the first
     request on after the lifespan has begun, in the apps named by *apps*.
+    Any other span that a request finds, such as one that the server was
+    started in, is not its own: it has a trace for itself.
+
+    A provider that is switched off makes no spans, and a request keeps the ids
+    that it has.
 
     Nothing that is recorded contains the text of an exception, nor what looks
     like a secret in a query, unless it is asked for.
@@ -136,7 +144,8 @@ class OtelTracing:
             line and source line.
 
     Raises:
-        twh_platform.errors.ConfigurationError: For a header that is a secret.
+        twh_platform.errors.ConfigurationError: For a header that is a secret,
+            and for what is no header's name.
     """
 
     def __init__(
@@ -155,6 +164,7 @@ class OtelTracing:
         self._tracer: Tracer = self._provider.get_tracer(_NAME, schema_url=SCHEMA_URL)
         self._own = self._provider if isinstance(self._provider, PlatformProvider) else None
         self._apps = list(apps) if self._own is None else []
+        self._joined: WeakSet[Span] = WeakSet()  # of others, not recorded, each one request's
         self._failures = 0
         self._capture = Capture(
             request_headers=request_headers,
@@ -168,7 +178,7 @@ class OtelTracing:
     @property
     def failures(self) -> int:
         """
-        How often a span could not be made or ended; the request went on.
+        How often a span could not be made, written to or ended; the request went on.
         """
         return self._failures
 
@@ -184,6 +194,38 @@ class OtelTracing:
                 self._failed("begun")
                 exchange.sampled = False
         return attach(Context({_SPAN: _Unrecorded(exchange)}))
+
+    def is_settled(self, exchange: Exchange, entered: _Entered | Token[Context] | None) -> bool:
+        """
+        See `Tracing`: also where the span is somebody else's, or another provider's.
+        """
+        if self._own is None:
+            return True
+        if type(entered) is not _Entered:
+            return exchange.sampled
+        span = entered.span
+        return not (isinstance(span, ServerSpan) and entered.is_ours) or span.was_asked
+
+    def turn(
+        self, exchange: Exchange, entered: _Entered | Token[Context] | None
+    ) -> _Entered | Token[Context] | None:
+        """
+        See `Tracing`.
+        """
+        own = self._own
+        if own is None:
+            return entered
+        if type(entered) is _Entered and isinstance(entered.span, ServerSpan):
+            exchange.sampled = False
+            entered.span.give_up(_own_context(exchange, sampled=False))
+            own.processor.on_end(entered.span)  # where its flags say that it is not to be exported
+            return entered
+        context, started = get_current(), _wall(exchange)
+        span = self._describe(exchange, own, started)
+        token = attach(Context({**context, _SPAN: span}))
+        exchange.sampled = True
+        own.processor.on_start(span, context)  # type: ignore[arg-type]
+        return _Entered(token, span, is_ours=True, started=started)
 
     def finish(self, exchange: Exchange, entered: _Entered | Token[Context] | None) -> None:
         """
@@ -234,6 +276,8 @@ class OtelTracing:
                 attributes=attributes,
                 start_time=None if started is None else _at(started),
             )
+            if not span.get_span_context().is_valid:
+                return None  # the provider is switched off
             token = attach(set_span_in_context(span)) if current else None
         except Exception:  # noqa: BLE001 -- as in enter()
             self._failed("begun")
@@ -262,52 +306,82 @@ class OtelTracing:
             self._failed("ended")
 
     def _enter(self, exchange: Exchange, context: Context) -> _Entered | Token[Context]:
-        other = _outer(exchange, context)
+        other = self._outer(exchange, context)
         if other is not None:
             return self._join(exchange, other, context)
         if self._apps:
             self._apps = [app for app in self._apps if not quieten(app)]
         base = _based(exchange.inbound.baggage, context)
         if not exchange.sampled:
-            return attach(Context({**base, _SPAN: _Unrecorded(exchange)}))
-        started = _wall(exchange)
-        if self._own is not None:
-            span: Span = self._describe(exchange, self._own, started)
-            token = attach(Context({**base, _SPAN: span}))
-            self._own.processor.on_start(span, base)  # type: ignore[arg-type]
-            return _Entered(token, span, is_ours=True, started=started)
-        span = self._start(exchange, base, started)
-        own = span.get_span_context()
-        exchange.rename(f"{own.trace_id:032x}", f"{own.span_id:016x}")
-        exchange.sampled = span.is_recording() and own.trace_flags.sampled
+            return _enter_unrecorded(exchange, base)
+        started, own = _wall(exchange), self._own
+        span: Span | None
+        if own is None:
+            span = self._start(exchange, base, started)
+        else:
+            span = self._describe(exchange, own, started)
+        if span is None:
+            return _enter_unrecorded(exchange, base)
         token = attach(Context({**base, _SPAN: span}))
+        if own is not None:
+            own.processor.on_start(span, base)  # type: ignore[arg-type]
         return _Entered(token, span, is_ours=True, started=started)
 
-    def _start(self, exchange: Exchange, base: Context, started: int) -> Span:
-        link = exchange.inbound.link
-        parent = exchange.inbound.parent
-        options: dict[str, Any] = {
-            "name": _name(exchange),
-            "context": Context() if parent is None else _below(parent),
-            "kind": SpanKind.SERVER,
-            "attributes": self._capture.at_start(exchange),
-            "links": () if link is None else (Link(_remote(link)),),
-            "start_time": started,
-        }
-        if base:
-            options["context"] = Context({**base, **options["context"]})
-        return self._tracer.start_span(**options)
+    def _outer(self, exchange: Exchange, context: Context) -> Span | None:
+        # A span of somebody else for this same request, if one is under way outside of us.
+        native = getattr(exchange.seen.get(_FASTAPI), "span", None)
+        if isinstance(native, Span) and native.get_span_context().is_valid:
+            return native
+        span = context.get(_SPAN)
+        if not isinstance(span, Span) or isinstance(span, _Unrecorded):
+            return None
+        if getattr(span, "end_time", None) is not None:
+            return None  # a pipelined request begins in the context of the one before it
+        if not span.is_recording():
+            return span if self._is_requests_own(span) else None
+        scope = getattr(span, "instrumentation_scope", None)
+        is_server = getattr(span, "kind", None) is SpanKind.SERVER
+        return span if is_server and scope is not None and scope.name in CONTRIB else None
+
+    def _is_requests_own(self, span: Span) -> bool:
+        # What is not recorded does not say who has made it: contrib did for one request, or
+        # a server was started in it, and then every request finds it.
+        own = span.get_span_context()
+        if not own.is_valid or own.is_remote or not is_used() or span in self._joined:
+            return False
+        self._joined.add(span)
+        return True
+
+    def _start(self, exchange: Exchange, base: Context, started: int) -> Span | None:
+        # By the provider of somebody else, who chooses the ids and may not want it.
+        link, parent = exchange.inbound.link, exchange.inbound.parent
+        above = {} if parent is None else {_SPAN: NonRecordingSpan(remote(parent))}
+        span = self._tracer.start_span(
+            _name(exchange),
+            context=Context({**base, **above}),
+            kind=SpanKind.SERVER,
+            attributes=self._capture.at_start(exchange),
+            links=() if link is None else (Link(remote(link)),),
+            start_time=started,
+        )
+        own = span.get_span_context()
+        exchange.sampled = span.is_recording() and own.trace_flags.sampled
+        if not own.is_valid or own.is_remote:
+            return None  # the provider is switched off: at most the caller's ids come back
+        exchange.rename(f"{own.trace_id:032x}", f"{own.span_id:016x}")
+        return span
 
     def _describe(self, exchange: Exchange, provider: TracerProvider, started: int) -> ServerSpan:
         link, parent = exchange.inbound.link, exchange.inbound.parent
         return ServerSpan(
             self._capture,
+            self._failed,
             name=_name(exchange),
             context=_own_context(exchange, sampled=True),
-            parent=None if parent is None else _remote(parent),
+            parent=None if parent is None else remote(parent),
             resource=provider.resource,
             attributes=self._capture.at_start(exchange),
-            links=() if link is None else (Link(_remote(link)),),
+            links=() if link is None else (Link(remote(link)),),
             kind=SpanKind.SERVER,
             start_time=started,
             instrumentation_scope=_SCOPE,
@@ -350,6 +424,8 @@ class OtelTracing:
         processor = getattr(provider, "_active_span_processor", None)
         if not isinstance(provider, TracerProvider) or processor is None:
             return False
+        if isinstance(self._tracer, NoOpTracer):
+            return False  # OTEL_SDK_DISABLED
         started = _wall(exchange)
         span = self._describe(exchange, provider, started)
         self._finish(exchange, span, started + _nanoseconds(exchange.duration))
@@ -384,14 +460,7 @@ class _Child:
         """
         See `OpenSpan`.
         """
-        own = self._span.get_span_context()
-        return TraceContext(
-            trace_id=f"{own.trace_id:032x}",
-            span_id=f"{own.span_id:016x}",
-            sampled=own.trace_flags.sampled,
-            random=bool(own.trace_flags & 0x02),
-            state=clean_tracestate(own.trace_state.to_header()) if own.trace_state else "",
-        )
+        return place_of(self._span.get_span_context())
 
     def end(
         self,
@@ -405,46 +474,15 @@ class _Child:
         self._tracing.end_child(self._span, error, attributes)
 
 
-def _outer(exchange: Exchange, context: Context) -> Span | None:
-    # A span of somebody else for this same request, if one is under way outside of us.
-    native = getattr(exchange.seen.get(_FASTAPI), "span", None)
-    if isinstance(native, Span) and native.get_span_context().is_valid:
-        return native
-    span = context.get(_SPAN)
-    if not isinstance(span, Span) or isinstance(span, _Unrecorded):
-        return None
-    if not span.is_recording():
-        own = span.get_span_context()
-        return span if own.is_valid and not own.is_remote else None
-    scope = getattr(span, "instrumentation_scope", None)
-    is_server = getattr(span, "kind", None) is SpanKind.SERVER
-    return span if is_server and scope is not None and scope.name in CONTRIB else None
+def _enter_unrecorded(exchange: Exchange, base: Context) -> Token[Context]:
+    return attach(Context({**base, _SPAN: _Unrecorded(exchange)}))
 
 
 def _based(carried: Baggage | None, context: Context) -> Context:
-    if context and otel_baggage.get_all(context):
-        context = otel_baggage.clear(context)  # whoever read it there believed everybody
-    if carried is not None:
-        for name, value in carried.values.items():
-            context = otel_baggage.set_baggage(name, value, context)
+    context = with_baggage(carried, context)
     if _SPAN in context:
         context = Context({key: one for key, one in context.items() if key != _SPAN})
     return context
-
-
-def _below(parent: TraceContext) -> Context:
-    return Context({_SPAN: NonRecordingSpan(_remote(parent))})
-
-
-def _remote(place: TraceContext) -> SpanContext:
-    state = TraceState.from_header([place.state]) if place.state else None
-    return SpanContext(
-        int(place.trace_id, 16),
-        int(place.span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(place.flags),
-        trace_state=state,
-    )
 
 
 def _own_context(exchange: Exchange, *, sampled: bool) -> SpanContext:
@@ -453,9 +491,7 @@ def _own_context(exchange: Exchange, *, sampled: bool) -> SpanContext:
         flags = _RANDOM_TOO if sampled else _ONLY_RANDOM
     else:
         flags = _SAMPLED if sampled else _NOT_SAMPLED
-    state = None
-    if parent is not None and parent.state:
-        state = TraceState.from_header([parent.state])
+    state = None if parent is None else state_of(parent)
     trace_id, span_id = int(exchange.trace_id, 16), int(exchange.span_id, 16)
     return SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags, trace_state=state)
 
@@ -464,8 +500,8 @@ def _name(exchange: Exchange) -> str:
     if isinstance(exchange, WebSocketExchange):
         method = "WS"
     else:
-        method = "HTTP" if exchange.method == "_OTHER" else exchange.method
-    return f"{method} {exchange.route}" if exchange.route else method
+        method = "HTTP" if exchange.method == OTHER_METHOD else exchange.method
+    return f"{method} {clean(exchange.route)}" if exchange.route else method
 
 
 def _wall(exchange: Exchange) -> int:

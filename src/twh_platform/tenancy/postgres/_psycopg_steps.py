@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..._extras import missing_extra
+from ._psycopg_cursors import cursor_kind
 from ._steps import Ask, Rows, Steps, drive, drive_async
 
 try:
@@ -40,11 +41,13 @@ async def carry_out_async(steps: Steps[T], connection: psycopg.AsyncConnection[A
 
 
 def _ask(connection: psycopg.Connection[Any], ask: Ask) -> Rows:
-    with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
+    kind = cursor_kind(connection, psycopg.RawCursor)
+    with kind(connection, row_factory=tuple_row) as cursor:
         return cursor.execute(ask.sql.encode(), ask.parameters or None).fetchall()
 
 
 async def _ask_async(connection: psycopg.AsyncConnection[Any], ask: Ask) -> Rows:
-    async with psycopg.AsyncRawCursor(connection, row_factory=tuple_row) as cursor:
+    kind = cursor_kind(connection, psycopg.AsyncRawCursor)
+    async with kind(connection, row_factory=tuple_row) as cursor:
         await cursor.execute(ask.sql.encode(), ask.parameters or None)
         return await cursor.fetchall()

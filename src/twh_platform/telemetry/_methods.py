@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-__all__ = ["KNOWN_METHODS", "KnownMethods", "known_method"]
+__all__ = ["KNOWN_METHODS", "OTHER_METHOD", "KnownMethods", "known_method"]
 
 KNOWN_METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
@@ -18,7 +18,11 @@ KNOWN_METHODS = frozenset(
 RFC 9110 section 9.3, PATCH of RFC 5789 and QUERY, a safe method with a body.
 """
 
-_OTHER = "_OTHER"
+OTHER_METHOD = "_OTHER"
+"""
+The label of every other method.
+"""
+
 _VARIABLE = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 _LONGEST_ORIGINAL = 128
 
@@ -58,7 +62,7 @@ class KnownMethods:
         """
         The label of *method*, and for ``_OTHER`` what was sent: at most 128 characters.
         """
-        return self._known.get(method) or (_OTHER, method[:_LONGEST_ORIGINAL])
+        return self._known.get(method) or (OTHER_METHOD, method[:_LONGEST_ORIGINAL])
 
 
 known_method = KnownMethods.of_environment()

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from twh_platform.telemetry import KNOWN_METHODS, KnownMethods, known_method
+from twh_platform.telemetry import KNOWN_METHODS, KnownMethods
+from twh_platform.telemetry._methods import known_method
 
 
 @pytest.mark.parametrize("method", sorted(KNOWN_METHODS))
