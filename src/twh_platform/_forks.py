@@ -4,11 +4,14 @@ What a fork must not carry into the child: locks that a thread of the parent hel
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from typing import Protocol
 
 __all__ = ["Forked", "reset_after_fork"]
+
+_logger = logging.getLogger("twh_platform")
 
 
 class Forked(Protocol):
@@ -36,7 +39,10 @@ def reset_after_fork(one: Forked) -> None:
 
 def _in_child() -> None:
     for one in list(_forked):
-        one.after_fork()
+        try:
+            one.after_fork()
+        except Exception:  # the others still hold the parent's locks
+            _logger.exception("what was forked could not begin anew")
 
 
 if hasattr(os, "register_at_fork"):  # else nothing forks

@@ -60,7 +60,7 @@ def _commands_found() -> Iterator[Command]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twh-platform",
-        description="Tenant isolation for services on PostgreSQL.",
+        description="Tenants, quotas, keys, secrets, webhooks and telemetry on PostgreSQL.",
     )
     parser.add_argument("--version", action="version", version=version("twh-platform"))
     groups: dict[tuple[str, ...], Any] = {

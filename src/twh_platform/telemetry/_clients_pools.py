@@ -5,6 +5,7 @@ What is known about pools of connections, read when a page is rendered.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -50,7 +51,7 @@ class PoolMetrics:
     The metrics of all pools that one `ClientCalls` watches.
 
     Pools of the same name are counted together.  A pool that is gone, or
-    closed, is on no page.
+    closed, is on no page.  Given twice with a name, a pool is counted once.
 
     Args:
         registry: Where the metrics are defined.
@@ -78,14 +79,22 @@ class PoolMetrics:
 
             pool: The pool; held weakly, if it can be.
 
-            read: Reads it; None once it is closed.
+            read: Reads it; None while it is closed.
         """
+        if any(held() is pool and known == name for known, held, _ in self._pools):
+            return
         held: Callable[[], Any]
         try:
             held = ref(pool)
         except TypeError:
             held = lambda: pool  # noqa: E731
         self._pools.append((name, held, read))
+
+    def forget(self, pool: Any) -> None:
+        """
+        Show a pool no more.
+        """
+        self._pools = [entry for entry in self._pools if entry[1]() not in {None, pool}]
 
     def wait(self, name: str) -> BoundHistogram:
         """
@@ -109,20 +118,13 @@ class PoolMetrics:
         return found
 
     def _states(self) -> list[tuple[str, PoolState]]:
-        states, gone = [], []
-        for entry in list(self._pools):
-            name, held, read = entry
+        states = []
+        for name, held, read in self._pools:
             pool = held()
-            try:
+            with suppress(Exception):  # the other pools are shown
                 state = None if pool is None else read(pool)
-            except Exception:  # noqa: BLE001, S112 -- the other pools are shown
-                continue
-            if state is None:
-                gone.append(entry)
-            else:
-                states.append((name, state))
-        for entry in gone:
-            self._pools.remove(entry)
+                if state is not None:
+                    states.append((name, state))
         return states
 
     def _connections(self) -> _Numbers:

@@ -47,6 +47,7 @@ _WITH_EXEMPLARS: Final = {
 _MOST_OF_AN_EXEMPLAR: Final = 128  # characters, section 4.6.1
 _NOT_IN_A_NAME: Final = re.compile(r"[^a-zA-Z0-9_:]|\A[0-9]", re.ASCII)
 _NOT_IN_A_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]|\A[0-9]", re.ASCII)
+_LATEST: Final = 2.0**63 / 1000  # seconds, of the milliseconds that Prometheus keeps
 _PIECE: Final = 200
 
 
@@ -137,10 +138,10 @@ def _text_parts(family: Metric) -> Iterator[Metric]:
 
 def _checked_sample(sample: Sample, kind: str) -> Sample:
     labels = {_NOT_IN_A_LABEL.sub("_", name): _text(value) for name, value in sample.labels.items()}
-    if len(labels) != len(sample.labels) or "" in labels:
+    if len(labels) != len(sample.labels) or "" in labels or "__name__" in labels:
         raise ValueError
     when = sample.timestamp
-    if when is not None and not math.isfinite(float(when)):
+    if when is not None and not 0 <= float(when) < _LATEST:
         raise ValueError
     name = _NOT_IN_A_NAME.sub("_", sample.name)
     exemplar = sample.exemplar if name.endswith(_WITH_EXEMPLARS.get(kind, "\n")) else None
@@ -154,6 +155,7 @@ def _fit_exemplar(exemplar: Exemplar | None) -> Exemplar | None:
     numbers = [float(exemplar.value), float(exemplar.timestamp or 0.0)]
     if (
         any(not name or _NOT_IN_A_LABEL.search(name) for name in labels)
+        or any("\0" in value for value in labels.values())
         or sum(len(name) + len(value) for name, value in labels.items()) > _MOST_OF_AN_EXEMPLAR
         or not all(map(math.isfinite, numbers))
     ):

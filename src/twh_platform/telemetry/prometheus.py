@@ -170,7 +170,7 @@ class _Ours:
         Tell the names, for theirs to refuse a metric of the same name later.
         """
         for definition in self._registry.definitions():
-            if self._shown[definition.name]:
+            if self._shown.get(definition.name):
                 yield _family(definition)
 
     def collect(self) -> Iterator[Metric]:

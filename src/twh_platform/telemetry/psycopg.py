@@ -18,7 +18,7 @@ sent as statements.  In pipeline mode a time is that of the sending.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
 from time import perf_counter
@@ -46,6 +46,7 @@ P = TypeVar("P", bound=ConnectionPool[Any] | AsyncConnectionPool[Any])
 _SYSTEM = "postgresql"
 _FACTORIES = ("cursor_factory", "server_cursor_factory")
 _MARK = "_twh_calls"
+_BASE = "_twh_unwatched"
 
 
 def watch_connection(connection: C, calls: ClientCalls) -> C:
@@ -72,6 +73,7 @@ def watch_connection(connection: C, calls: ClientCalls) -> C:
 def _watched(kind: Any, *, calls: ClientCalls) -> Any:
     if getattr(kind, _MARK, None) is calls:
         return kind
+    kind = getattr(kind, _BASE, kind)
     known = calls._made  # noqa: SLF001 -- a part of it
     if kind not in known:
         known[kind] = _kind(kind, calls)
@@ -94,9 +96,10 @@ def watch_pool(pool: P, calls: ClientCalls, *, name: str = "default") -> P:
         name: Its name on the page.
     """
     watched: Any = pool
-    if getattr(watched, _MARK, None) is calls:
+    told: tuple[ClientCalls, ...] = getattr(watched, _MARK, ())
+    if calls in told:
         return pool
-    setattr(watched, _MARK, calls)
+    setattr(watched, _MARK, (*told, calls))
     if isinstance(pool, AsyncConnectionPool):
         _watch_async(watched, calls, _Clock(calls, name))
     else:
@@ -174,7 +177,9 @@ def _watch_async(pool: Any, calls: ClientCalls, clock: _Clock) -> None:
     pool.getconn, pool.putconn = timed_get, timed_put
 
 
-def _read(pool: Any) -> PoolState:
+def _read(pool: Any) -> PoolState | None:
+    if pool.closed:  # which it also is before it is opened
+        return None
     stats = pool.get_stats()
     size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
     return PoolState(size - idle, idle, stats.get("pool_max", 0), stats.get("requests_waiting", 0))
@@ -182,7 +187,7 @@ def _read(pool: Any) -> PoolState:
 
 def _kind(base: Any, calls: ClientCalls) -> Any:
     mixin = _AsyncClock if iscoroutinefunction(base.execute) else _SyncClock
-    names = {"__slots__": (), "__module__": base.__module__, _MARK: calls}
+    names = {"__slots__": (), "__module__": base.__module__, _MARK: calls, _BASE: base}
     return type(base.__name__, (mixin, base), names)
 
 
@@ -238,8 +243,10 @@ class _AsyncClock:
 
     async def stream(self, query: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:
         with _begin(self, query):
-            async for row in super().stream(query, *args, **options):  # type: ignore[misc]
-                yield row
+            rows = super().stream(query, *args, **options)  # type: ignore[misc]
+            async with aclosing(rows):  # else the connection goes on with it
+                async for row in rows:
+                    yield row
 
     @asynccontextmanager
     async def copy(self, statement: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:

@@ -14,7 +14,8 @@ One call is one statement, from its sending to its first rows, ORM, Core and
 raw SQL alike, or the COMMIT or ROLLBACK that ends a transaction.  Watch the
 engine or its driver, not both: each would tell.  BEGIN is no call of its own:
 drivers send it before a transaction's first statement, in whose time it is,
-and with it what binds a tenant.
+and with it what binds a tenant.  The ends of two-phase transactions are not
+told: dialects send them by cursors of their own.
 
 An engine's events would tell of statements, too, and not of a transaction's
 end.  Whoever listens to one makes SQLAlchemy look for all of them, which costs
@@ -76,9 +77,10 @@ def watch_engine(engine: E, calls: ClientCalls, *, pool: str = "default") -> E:
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     # Engines that differ in their execution options have one dialect and one pool.
     dialect: Any = sync_engine.dialect
-    if getattr(dialect, _MARK, None) is calls:
+    told: tuple[ClientCalls, ...] = getattr(dialect, _MARK, ())
+    if calls in told:
         return engine
-    setattr(dialect, _MARK, calls)
+    setattr(dialect, _MARK, (*told, calls))
     _Dialect(sync_engine, calls).watch(dialect)
     if calls.pools is not None:
         pools = _Pools(calls.pools, pool)
@@ -118,10 +120,11 @@ class _Dialect:
         return self._where
 
     def _sending(self, send: _Method, *, is_many: bool = False) -> _Method:
-        def timed(cursor: Any, statement: Any, *rest: Any) -> None:
+        def timed(cursor: Any, statement: Any, *rest: Any, **named: Any) -> None:
             operation, table = read_statement(statement)
-            with self._begin(operation, table, len(rest[0]) if is_many else 1):
-                send(cursor, statement, *rest)
+            batch = len(rest[0]) if is_many and rest else 1
+            with self._begin(operation, table, batch):
+                send(cursor, statement, *rest, **named)
 
         return timed
 
@@ -139,7 +142,8 @@ class _Dialect:
 
 def _beginning(begin: _Method) -> _Method:
     def noted(connection: Any) -> None:
-        if getattr(connection.dbapi_connection, "autocommit", False) is not True:
+        dbapi = getattr(connection, "dbapi_connection", None)
+        if getattr(dbapi, "autocommit", False) is not True:
             _kept_of(connection)[_IS_OPEN] = True
         begin(connection)
 
@@ -148,11 +152,11 @@ def _beginning(begin: _Method) -> _Method:
 
 def _kept_of(connection: Any) -> dict[Any, Any]:
     try:
-        found: dict[Any, Any] = connection.info
-    except NotImplementedError:
-        # The connection that the dialect asks about the server is in no pool yet.
+        found = connection.info
+    except (AttributeError, NotImplementedError):
+        # One of the driver itself, or that on which the server is asked who it is.
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 class _Pools:
@@ -186,6 +190,7 @@ class _Pools:
 
         def again() -> Any:
             made = recreate()
+            self._metrics.forget(pool)
             self.watch(made)
             return made
 

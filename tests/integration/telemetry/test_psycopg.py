@@ -6,6 +6,7 @@ Connections and pools of psycopg that are watched.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -13,9 +14,11 @@ psycopg = pytest.importorskip("psycopg")
 psycopg_pool = pytest.importorskip("psycopg_pool")
 
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from tests.integration.telemetry._databases import *  # noqa: F403 -- fixtures
 from tests.integration.telemetry._databases import CANARY
+from twh_platform.telemetry import ClientCalls, Registry
 from twh_platform.telemetry.psycopg import watch_connection, watch_pool
 from twh_platform.tenancy.postgres._psycopg_steps import carry_out, carry_out_async
 from twh_platform.tenancy.postgres._steps import Ask
@@ -119,6 +122,29 @@ def test_watching_twice_counts_once(connection, watched, acme):
     watch_connection(connection, watched.calls).execute("SELECT 1")
 
     assert watched.counted("SELECT") == 1
+
+
+def test_who_watches_last_is_told(connection, watched, acme):
+    """Another watcher takes the place of the first, and nothing fails."""
+    other = ClientCalls(Registry())
+    watch_connection(connection, other).execute("SELECT 1")
+    assert watched.counted("SELECT") == 0
+
+    watch_connection(connection, watched.calls).execute("SELECT 1")
+    assert watched.counted("SELECT") == 1
+
+
+async def test_a_stream_that_is_left_gives_the_connection_back(async_pool, watched, acme):
+    """Closed half way, it holds up nobody."""
+    async with async_pool.connection() as connection:
+        rows = connection.cursor().stream("SELECT generate_series(1, 1000)")
+        async with aclosing(rows):
+            async for _ in rows:
+                break
+
+        assert connection.info.transaction_status != TransactionStatus.ACTIVE
+        await connection.rollback()
+        assert await (await connection.execute("SELECT 2")).fetchone() == (2,)
 
 
 def test_a_cursor_stays_what_it_was(dsn, watched, acme):

@@ -198,6 +198,33 @@ def test_watching_twice_counts_once(engine, watched, acme):
     assert 'wait_time_seconds_count{db_client_connection_pool_name="default"} 1' in watched.page
 
 
+def test_a_pool_that_was_disposed_of_is_not_counted(engine, watched, acme):
+    """The next one stands in its place."""
+    seen = set()
+    for _ in range(3):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        seen |= {line for line in watched.page.splitlines() if "connection_max{" in line}
+        engine.dispose()
+
+    assert len(seen) == 1
+
+
+def test_a_dialect_takes_what_it_took_before(engine, watched):
+    """By name, too, and a connection of the driver itself."""
+    raw = engine.raw_connection()
+    driver, cursor = raw.driver_connection, raw.cursor()
+    dialect = engine.dialect
+
+    dialect.do_execute(cursor, "SELECT 1", parameters=(), context=None)
+    dialect.do_begin(driver)
+    dialect.do_commit(driver)
+    raw.close()
+
+    assert watched.counted("SELECT") >= 1
+    assert watched.counted("COMMIT") == 0
+
+
 def test_an_unreachable_server_is_the_callers_problem(watched):
     """Connecting fails as without us, and no call was made."""
     engine = watch_engine(create_engine("postgresql+psycopg://x@127.0.0.1:1/x"), watched.calls)

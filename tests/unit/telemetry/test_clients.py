@@ -266,14 +266,16 @@ def test_pools_of_one_name_are_added(registry):
 
 
 def test_a_closed_pool_leaves_the_page(registry):
-    """A pool that reads as None is forgotten, even if it can be held strongly only."""
+    """A pool that reads as None is not shown until it reads as something again."""
     pools = ClientCalls(registry).pools
     states = [PoolState(0, 1)]
     pools.add("main", 5, lambda _: states[0] if states else None)
     assert 'pool_name="main"' in page(registry)
     states.clear()
-
     assert 'pool_name="main"' not in page(registry)
+    states.append(PoolState(0, 2))
+
+    assert 'pool_name="main",db_client_connection_state="idle"} 2' in page(registry)
 
 
 def test_a_pool_that_cannot_be_read_hides_no_other(registry):

@@ -5,6 +5,7 @@ What `OTEL_EXPORTER_OTLP_*` means here, and what of `OTEL_*` has no effect and i
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import traceback
@@ -91,6 +92,10 @@ def test_for_grpc_the_scheme_decides_about_tls(variables, endpoint, is_secure):
         {"PROTOCOL": "grpc", "INSECURE": "perhaps"},
         {"CERTIFICATE": "/nowhere/ca.pem"},
         {"CLIENT_KEY": __file__},
+        {"CLIENT_KEY": "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----"},
+        {"CERTIFICATE": "s3cret" * 1000},
+        {"CERTIFICATE": "s3cret\0"},
+        {"CERTIFICATE": os.devnull},  # gRPC would take its own authorities
     ],
 )
 def test_what_has_no_meaning_stops_the_start(variables):

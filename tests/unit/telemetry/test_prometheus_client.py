@@ -297,6 +297,9 @@ HOSTILE = [
     family(labels={"": "x"}),
     family(labels={"a.b": "1", "a_b": "2"}),
     family(timestamp=float("nan")),
+    family(timestamp=-1.0),
+    family(timestamp=1e18),
+    family(labels={"__name__": "bad"}),
     SimpleNamespace(name="bad", type="gauge", unit="", documentation="", samples=None),
     SimpleNamespace(name="bad", type="nonsense", unit="", documentation="", samples=[]),
     SimpleNamespace(name=None, type=None),
@@ -371,6 +374,7 @@ def test_characters_without_utf_8_are_replaced():
     [
         TheirExemplar({"x" * 200: "1"}, 1.0),
         TheirExemplar({"bad name\n": "1"}, 1.0),
+        TheirExemplar({"id": "a\0b"}, 1.0),
         TheirExemplar({"id": "1"}, float("nan")),
         TheirExemplar({"id": "1"}, 1.0, float("inf")),
     ],

@@ -3,7 +3,7 @@ Where spans go and how: ``OTEL_EXPORTER_OTLP_*`` and the arguments, read and che
 
 The exporters read the same variables, and differ: a header that is none is
 written to the log with its value, and a certificate that is missing leaves them
-with the system's.  Here both stop the start.  Nothing of OpenTelemetry is needed.
+with their own.  Here both stop the start.  Nothing of OpenTelemetry is needed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class OtlpSettings:
         is_secure: Whether it is TLS.
 
         certificate: The authorities that the collector's certificate is
-            checked against; the system's without.
+            checked against; without, those that the exporter brings along.
 
         client_certificate: What we show.
 
@@ -241,8 +241,11 @@ def _file(suffix: str, environ: Mapping[str, str]) -> Path | None:
         return None
     path = Path(text)
     try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        message = f"{name}={text!r} cannot be read: {error.strerror}"
-        raise ConfigurationError(message) from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        # Neither with its value nor with the cause: it may be the key itself.
+        why = getattr(error, "strerror", None) or "it is no path"
+        raise ConfigurationError(f"{name} is no file that can be read: {why}") from None
+    if b"-----BEGIN " not in content:  # gRPC would take the authorities of others instead
+        raise ConfigurationError(f"{name} is a file without anything in PEM")
+    return path
