@@ -19,11 +19,10 @@ from ._labels import error_name
 from ._request_kinds import NO_KIND, RequestKind
 from ._routes import RouteHolder, current_route_holder
 from ._trace_context import TraceContext, new_span_id, new_trace_id
-from ._trust import Inbound
+from ._trust import NOTHING, Inbound
 
 __all__ = ["Exchange", "Watcher", "WebSocketExchange", "current_exchange"]
 
-_NOTHING: Final = Inbound()
 _EVENT_STREAM = b"text/event-stream"
 # RFC 9110, sections 15.5 and 15.6
 _CLIENT_ERROR: Final = 400
@@ -124,6 +123,9 @@ class Exchange(RouteHolder):
         route: The template of its route, once it was asked for.
 
         entered: What tracing keeps.
+
+        chance: The lower half of its trace id, if it was drawn before the id
+            was asked for; 0 otherwise.
     """
 
     __slots__ = (
@@ -134,6 +136,7 @@ class Exchange(RouteHolder):
         "_trace_id",
         "_watcher",
         "active",
+        "chance",
         "disconnected",
         "duration",
         "entered",
@@ -171,14 +174,14 @@ class Exchange(RouteHolder):
         self.started = perf_counter()
         self.template = self.scope = None
         self.seen = scope
-        self.inbound = _NOTHING
+        self.inbound: Inbound = NOTHING
         self.kind = kind
         self.method = kind.method
         self.active: BoundGauge | None = kind.active
         self._trace_id = self._span_id = self.outcome = self.error_type = self.kept = ""
         self.operation = ""
         self.route: str | None = None
-        self.status = self.request_bytes = self.response_bytes = 0
+        self.status = self.request_bytes = self.response_bytes = self.chance = 0
         self.duration = self.first_byte = 0.0
         self.sampled = self.disconnected = self.has_ended = self.is_last = False
         self.is_stream = self.is_event_stream = False
@@ -195,7 +198,10 @@ class Exchange(RouteHolder):
         """
         if not self._trace_id:
             parent = self.inbound.parent
-            self._trace_id = new_trace_id() if parent is None else parent.trace_id
+            made = new_trace_id(self.chance) if parent is None else parent.trace_id
+            # Another thread may have asked meanwhile, and has its answer; see `_instruments` why
+            # none can between these two.
+            self._trace_id = self._trace_id or made
         return self._trace_id
 
     @property
@@ -204,7 +210,8 @@ class Exchange(RouteHolder):
         The id of its span: 16 hexadecimal digits, made when it is first asked for.
         """
         if not self._span_id:
-            self._span_id = new_span_id()
+            made = new_span_id()
+            self._span_id = self._span_id or made  # as above
         return self._span_id
 
     def rename(self, trace_id: str, span_id: str) -> None:

@@ -51,6 +51,7 @@ __all__ = [
 # Amounts stay below: 8 EiB, or 292 years in nanoseconds.  So no sum of them gets anywhere near
 # infinity, which it would never leave again.
 _MOST: Final = 2.0**63
+_LEAST: Final = -_MOST
 # What arithmetic and storing raise for what is no number, or one beyond float64.
 _NO_NUMBER: Final = (TypeError, ValueError, OverflowError, ArithmeticError, AttributeError)
 
@@ -156,7 +157,7 @@ class BoundGauge(_Child):
         Add *amount*; what is no number, or 2**63 and more, is dropped and counted.
         """
         try:
-            if -_MOST < (amount := amount + 0.0) < _MOST:
+            if _LEAST < (amount := amount + 0.0) < _MOST:
                 self._cells[self._at] += amount
                 return
         except _NO_NUMBER:
@@ -168,7 +169,7 @@ class BoundGauge(_Child):
         Subtract *amount*; what is no number, or 2**63 and more, is dropped and counted.
         """
         try:
-            if -_MOST < (amount := amount + 0.0) < _MOST:
+            if _LEAST < (amount := amount + 0.0) < _MOST:
                 self._cells[self._at] -= amount
                 return
         except _NO_NUMBER:
@@ -203,7 +204,7 @@ class _UnsetGauge(BoundGauge):
     def _begin(self, amount: float) -> None:
         try:
             # No thread can run between reading and writing, as in an addition.
-            if -_MOST < amount + 0.0 < _MOST and (now := self._cells[self._at]) != now:
+            if _LEAST < amount + 0.0 < _MOST and (now := self._cells[self._at]) != now:
                 self._cells[self._at] = 0.0
         except _NO_NUMBER:
             pass  # as the addition will find, too
@@ -222,7 +223,7 @@ class BoundHistogram(_Child):
         self._labels = labels
         self._bounds = metric.definition.buckets
         # Something that has no bucket below zero is a duration or a size.
-        self._least = 0.0 if self._bounds[0] >= 0.0 else -_MOST
+        self._least = 0.0 if self._bounds[0] >= 0.0 else _LEAST
         self._exemplars: Slot | None = None
 
     def observe(self, value: float, exemplar: tuple[str, str] | None = None) -> None:

@@ -19,8 +19,9 @@ from ._revising import Revising
 from ._routes import RouteTemplates, current_route_holder
 from ._sampling import HeadSampler
 from ._tenants import TenantLabels
+from ._trace_context import new_chance
 from ._tracing import Tracing
-from ._trust import TrustBoundary
+from ._trust import NOTHING, TrustBoundary
 
 __all__ = ["TelemetryMiddleware"]
 
@@ -223,13 +224,19 @@ class TelemetryMiddleware:
         scope = exchange.seen
         if type(scope["headers"]) is not list:
             scope["headers"] = list(scope["headers"])  # ASGI has any iterable, read here once
-        exchange.inbound = trust.accept(scope)
+        exchange.inbound = inbound = trust.accept(scope)
         if self._tracing is not None:
             # Where FastAPI's is under way outside of us, it is the one, and `Tracing` joins it.
             scope.setdefault(_FASTAPI, None)
-            exchange.sampled = self._sampler.decide(
-                exchange.trace_id, scope["path"], parent=exchange.inbound.sampled
-            ).sampled
+            if inbound is NOTHING:
+                # The half of the id that decides; of most requests nobody asks for the rest.
+                chance = exchange.chance = new_chance()
+                if chance < self._sampler.highest:
+                    exchange.sampled = self._sampler.begins(chance, scope["path"])
+            else:
+                exchange.sampled = self._sampler.decide(
+                    exchange.trace_id, scope["path"], parent=inbound.sampled
+                ).sampled
             exchange.entered = self._tracing.enter(exchange)
             if self._revising is not None:
                 scope[TENANT_KNOWN] = self._revising

@@ -24,8 +24,8 @@ class _Node:
     __slots__ = ("below", "exact", "inner")
 
     def __init__(self) -> None:
-        self.exact: str | None = None
-        self.below: str | None = None
+        self.exact: int | None = None
+        self.below: int | None = None
         self.inner: dict[str, _Node] = {}
 
 
@@ -38,9 +38,9 @@ class PathRatios:
     follows.  A literal segment counts more than a ``{name}``, a longer template
     more than a shorter one.
 
-        >>> ratios = PathRatios({"/items/{id}": "a", "/items/*": "b"})
+        >>> ratios = PathRatios({"/items/{id}": 1, "/items/*": 2})
         >>> ratios.find("/items/7"), ratios.find("/items/7/parts"), ratios.find("/")
-        ('a', 'b', None)
+        (1, 2, None)
 
     Args:
         values: Templates to values.
@@ -49,24 +49,24 @@ class PathRatios:
         twh_platform.errors.ConfigurationError: For what is no template.
     """
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, int]) -> None:
         self._root = _Node()
         self._depth = 1
         for template, value in values.items():
             self._add(template, value)
-        self._known: Callable[[str], str | None] = lru_cache(_MOST_KNOWN)(self._find)
+        self._known: Callable[[str], int | None] = lru_cache(_MOST_KNOWN)(self._find)
 
-    def find(self, path: str) -> str | None:
+    def find(self, path: str) -> int | None:
         """
         The value for *path*; None where no template fits.
         """
         return self._known(path) if len(path) <= _LONGEST_KNOWN else self._find(path)
 
-    def _find(self, path: str) -> str | None:
+    def _find(self, path: str) -> int | None:
         # One segment more than the longest template has is enough to tell that none fits.
         return _look(self._root, path.split("/", self._depth)[1:], 0)
 
-    def _add(self, template: str, value: str) -> None:
+    def _add(self, template: str, value: int) -> None:
         whole = re.sub(r"/\{[A-Za-z_]\w*:path\}\Z", _BELOW, template, flags=re.ASCII)
         segments = whole.removesuffix(_BELOW).split("/")
         if not whole.startswith("/") or not all(_SEGMENT.fullmatch(one) for one in segments):
@@ -82,11 +82,11 @@ class PathRatios:
             node.exact = value
 
 
-def _look(node: _Node, segments: list[str], at: int) -> str | None:
+def _look(node: _Node, segments: list[str], at: int) -> int | None:
     if at == len(segments):
         return node.below if node.exact is None else node.exact
     segment = segments[at]
-    found: str | None = None
+    found: int | None = None
     if (literal := node.inner.get(segment)) is not None:
         found = _look(literal, segments, at + 1)
     if found is None and segment and (some := node.inner.get(_ANY)) is not None:

@@ -33,8 +33,7 @@ from ._path_ratios import PathRatios
 
 __all__ = ["HeadSampler", "Keep", "SamplerStats", "TenantRate", "Verdict"]
 
-_HALF = 16  # the digits of a trace id that the ratio is compared with
-_ALL = "g"  # greater than every hexadecimal digit
+_HALF = 16  # the digits of a trace id that the ratio is not compared with
 
 
 class Verdict(NamedTuple):
@@ -175,6 +174,9 @@ class HeadSampler:
     Attributes:
         slow: Seconds from which on a request is kept for them; infinite for never.
 
+        highest: No chance from here on is recorded at its start, whatever the
+            path; see `begins`.
+
     Raises:
         twh_platform.errors.ConfigurationError: For a ratio that is not from 0
             to 1, a rate that is not above 0, or a path that is no template.
@@ -194,6 +196,7 @@ class HeadSampler:
         self._bound = _bound("ratio", ratio)
         bounds = {path: _bound(f"paths[{path!r}]", one) for path, one in paths.items()}
         self._paths = PathRatios(bounds) if bounds else None
+        self.highest = max(self._bound, *bounds.values(), 0)
         self._tenants = {one: _bound(f"tenants[{one!r}]", share) for one, share in tenants.items()}
         self._rate = None if rate is None else TokenBucket(rate, clock=clock)
         self._tenant_rate = _keyed(tenant_rate, clock)
@@ -232,14 +235,18 @@ class HeadSampler:
         """
         if parent is not None:
             return self._counted(_PARENT[parent])
-        bound, verdicts = self._bound, _RATIO
-        if self._paths is not None and (own := self._paths.find(path)) is not None:
-            bound, verdicts = own, _PATH
-        if tenant is not None and (share := self._tenants.get(tenant)) is not None:
-            bound, verdicts = share, _TENANT
-        if trace_id[_HALF:] >= bound:
-            return verdicts[False]
-        return self._rated(verdicts[True], tenant)
+        return self._drawn(int(trace_id[_HALF:], 16), path, tenant)
+
+    def begins(self, chance: int, path: str) -> bool:
+        """
+        As `decide`, where a trace begins, for an id that nobody has asked for yet.
+
+        Args:
+            chance: What the lower half of the trace id will be, below 2**64.
+
+            path: The path that was sent.
+        """
+        return self._drawn(chance, path, None).sampled
 
     def revise(
         self, verdict: Verdict, trace_id: str, tenant: str, *, settled: bool = False
@@ -269,7 +276,7 @@ class HeadSampler:
         share = self._tenants.get(tenant)
         if share is None:
             return self._within(verdict, tenant) if verdict.sampled else verdict
-        if trace_id[_HALF:] >= share:
+        if int(trace_id[_HALF:], 16) >= share:
             self._counts.sampled -= verdict.sampled
             return _TENANT[False]
         if verdict.sampled:  # everybody's rate has counted it already
@@ -316,6 +323,16 @@ class HeadSampler:
             dropped=counts.dropped,
         )
 
+    def _drawn(self, chance: int, path: str, tenant: str | None) -> Verdict:
+        bound, verdicts = self._bound, _RATIO
+        if self._paths is not None and (own := self._paths.find(path)) is not None:
+            bound, verdicts = own, _PATH
+        if tenant is not None and (share := self._tenants.get(tenant)) is not None:
+            bound, verdicts = share, _TENANT
+        if chance >= bound:
+            return verdicts[False]
+        return self._rated(verdicts[True], tenant)
+
     def _rated(self, verdict: Verdict, tenant: str | None) -> Verdict:
         if self._rate is not None and not self._rate.take():
             self._counts.limited += 1
@@ -361,14 +378,12 @@ class _Counts:
     dropped: int = 0
 
 
-def _bound(name: str, ratio: float) -> str:
-    # OpenTelemetry compares the lower 64 bits of the id with round(ratio * 2**64).  Numbers
-    # written with equally many digits compare as their text does, without a conversion.
+def _bound(name: str, ratio: float) -> int:
+    # OpenTelemetry compares the lower 64 bits of the id with it.
     if not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
         message = f"{name}={ratio!r} is not from 0 to 1"
         raise ConfigurationError(message)
-    bound = round(ratio * 2**64)
-    return _ALL if bound == 2**64 else f"{bound:016x}"
+    return round(ratio * 2**64)
 
 
 def _keyed(given: TenantRate | None, clock: Callable[[], float]) -> KeyedBuckets | None:

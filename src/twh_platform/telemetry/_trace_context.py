@@ -26,6 +26,7 @@ __all__ = [
     "TraceContext",
     "checked_trace_context",
     "clean_tracestate",
+    "new_chance",
     "new_span_id",
     "new_trace_id",
     "parse_traceparent",
@@ -68,14 +69,24 @@ if hasattr(os, "register_at_fork"):  # else nothing forks
 _bits = _random.getrandbits
 
 
-def new_trace_id() -> str:
+def new_trace_id(lower: int = 0) -> str:
     """
     Make a trace id: 32 hexadecimal digits of chance, never all zeros.
 
     Ids are no secrets and must not serve as such.  A forked child makes other
     ids than its parent, and `random.seed` does not make them repeat.
+
+    Args:
+        lower: Its lower half, where `new_chance` has drawn that before; 0 for any.
     """
-    return (_bits(128) or 1).to_bytes(16).hex()
+    return ((_bits(64) or 1) << 64 | (lower or _bits(64))).to_bytes(16).hex()
+
+
+def new_chance() -> int:
+    """
+    Draw the lower half of a trace id, by which it is sampled or not.
+    """
+    return _bits(64)
 
 
 def new_span_id() -> str:

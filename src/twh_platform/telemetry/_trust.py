@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from .._asgi import Scope
@@ -21,7 +22,7 @@ from ._baggage import Baggage, parse_baggage
 from ._peers import PeerNetworks
 from ._trace_context import Headers, TraceContext, parse_traceparent, read_trace_context
 
-__all__ = ["TENANT_BAGGAGE", "Inbound", "TrustBoundary"]
+__all__ = ["NOTHING", "TENANT_BAGGAGE", "Inbound", "TrustBoundary"]
 
 TENANT_BAGGAGE: Final = "tenant.id"
 """
@@ -33,6 +34,7 @@ _NAMES: Final = {"w3c": frozenset({b"traceparent", b"tracestate"}), "b3": B3_NAM
 # A name, or a dot and what all names below end with; no port, no scheme.
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 _REMEMBERED = 1024
+_NAME = itemgetter(0)
 _LONGEST_HOST = 255
 
 
@@ -57,7 +59,10 @@ class Inbound(NamedTuple):
     baggage: Baggage | None = None
 
 
-_NOTHING = Inbound()
+NOTHING: Final = Inbound()
+"""
+Of a request that says nothing that counts, as most do; it is compared by identity.
+"""
 
 
 class TrustBoundary:
@@ -141,22 +146,19 @@ class TrustBoundary:
         """
         names = self._names
         sent = scope.get("headers") or ()
-        for pair in sent:
-            if pair[0] in names:
-                break
-        else:
-            return _NOTHING  # most requests: nobody has to be judged
+        if names.isdisjoint(map(_NAME, sent)):
+            return NOTHING  # most requests: nobody has to be judged
         headers = [pair for pair in sent if pair[0] in names]
         if len(headers) == 1 and headers[0][0] == b"traceparent":  # most others; for speed
             trusted = self._trusted(scope)
             place = parse_traceparent(headers[0][1], ids_only=not trusted)
             if place is None:
-                return _NOTHING
+                return NOTHING
             return Inbound(place, None, place.sampled) if trusted else Inbound(None, place)
         if self._trusted(scope):
             return self._from_peer(headers)
         place, _ = self._place(headers, state=False)
-        return _NOTHING if place is None else Inbound(None, place.link())
+        return NOTHING if place is None else Inbound(None, place.link())
 
     def outbound_headers(
         self,

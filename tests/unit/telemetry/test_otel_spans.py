@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry import baggage, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -556,3 +557,35 @@ def test_outside_of_requests_a_provider_that_is_switched_off():
 
     assert tracing.begin("order") is None
     assert calls.outbound_headers(request, "stock.example") == {}
+
+
+async def test_a_context_of_another_make(monkeypatch):
+    """Whoever keeps the current context elsewhere is asked by way of the API."""
+
+    class Kept:
+        def __init__(self):
+            self.stack = [Context()]
+
+        def get_current(self):
+            return self.stack[-1]
+
+        def attach(self, context):
+            self.stack.append(context)
+            return len(self.stack) - 1
+
+        def detach(self, token):
+            del self.stack[token:]
+
+    kept = Kept()
+    monkeypatch.setattr("opentelemetry.context._RUNTIME_CONTEXT", kept)
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((current_exchange().trace_id, trace.get_current_span().get_span_context()))
+        await answering(scope, receive, send)
+
+    for ratio in (0.0, 1.0):
+        await call(Watch(ratio=ratio).around(app))
+
+    assert [int(trace_id, 16) for trace_id, _ in seen] == [own.trace_id for _, own in seen]
+    assert len(kept.stack) == 1

@@ -19,6 +19,7 @@ from twh_platform.telemetry import (
     new_trace_id,
 )
 from twh_platform.telemetry._buckets import KeyedBuckets
+from twh_platform.telemetry._trace_context import new_chance
 from twh_platform.testing import ManualClock
 
 LOW = "f" * 16 + "0" * 15 + "1"
@@ -51,6 +52,18 @@ def test_a_ratio_is_a_part_of_all():
 
     assert 850 < len(some) < 1150
     assert all(many.decide(one).sampled for one in some)
+
+
+@pytest.mark.parametrize("path", ["/", "/quiet", "/loud"])
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 1.0])
+def test_a_trace_that_begins_is_judged_by_half_of_its_id(ratio, path):
+    """As by the whole one; and what is above the highest bound, by that alone."""
+    sampler = HeadSampler(ratio=ratio, paths={"/quiet": ratio / 2, "/loud": ratio**0.5})
+    for chance in [1, 2**64 - 1, *(new_chance() for _ in range(500))]:
+        found = sampler.begins(chance, path)
+
+        assert found is sampler.decide(new_trace_id(chance), path).sampled
+        assert not found or chance < sampler.highest
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
 from time import perf_counter, time_ns
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from opentelemetry import trace
@@ -37,6 +37,7 @@ from .._exchange import Exchange, WebSocketExchange
 from .._methods import OTHER_METHOD
 from .._names import SCHEMA_URL
 from .._trace_context import TraceContext
+from .._trust import NOTHING
 from ._attributes import Capture
 from ._contrib import CONTRIB, is_used, quieten
 from ._places import place_of, remote, state_of, with_baggage
@@ -166,6 +167,7 @@ class OtelTracing:
         self._apps = list(apps) if self._own is None else []
         self._joined: WeakSet[Span] = WeakSet()  # of others, not recorded, each one request's
         self._failures = 0
+        self._current, self._attach = _context()
         self._capture = Capture(
             request_headers=request_headers,
             response_headers=response_headers,
@@ -186,14 +188,14 @@ class OtelTracing:
         """
         See `Tracing`.
         """
-        context = get_current()
-        if exchange.sampled or context or exchange.inbound.baggage is not None:
+        context = self._current()
+        if exchange.sampled or context or exchange.inbound is not NOTHING:
             try:
                 return self._enter(exchange, context)
             except Exception:  # noqa: BLE001 -- no request fails for its span
                 self._failed("begun")
                 exchange.sampled = False
-        return attach(Context({_SPAN: _Unrecorded(exchange)}))
+        return self._attach(Context({_SPAN: _Unrecorded(exchange)}))
 
     def is_settled(self, exchange: Exchange, entered: _Entered | Token[Context] | None) -> bool:
         """
@@ -244,15 +246,15 @@ class OtelTracing:
         """
         See `Tracing`.
         """
-        token = entered.token if type(entered) is _Entered else entered
+        token: Any = entered.token if type(entered) is _Entered else entered
         if token is None:
             return
         try:
-            cast("Token[Context]", token).var.reset(token)  # type: ignore[arg-type]
+            token.var.reset(token)
         except ValueError:
             pass  # closed by another task than began it; detach() would log that
         except AttributeError:
-            detach(token)  # type: ignore[arg-type] # a context of another make
+            detach(token)  # a context of another make
 
     def begin(
         self,
@@ -472,6 +474,15 @@ class _Child:
         """
         self._tracing.leave(self._token)
         self._tracing.end_child(self._span, error, attributes)
+
+
+def _context() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]]]:
+    # What reads and sets the current context.  Through the API, each is two calls more.
+    token = attach(get_current())
+    detach(token)
+    if isinstance(token, Token):
+        return token.var.get, token.var.set
+    return get_current, attach  # a context of another make
 
 
 def _enter_unrecorded(exchange: Exchange, base: Context) -> Token[Context]:
