@@ -18,8 +18,8 @@ nox.options.error_on_missing_interpreters = True
 ATTACKS = "tests/attacks"
 # Its thousands of sequences take three times as long while coverage watches.
 TWIN = "tests/property/test_quota_lua.py"
-# A file stays in one of them: its tests share databases.
-WORKERS = ["--numprocesses=2", "--dist=loadfile"]
+# They wait for servers more than they work.  A file stays in one: its tests share databases.
+WORKERS = ["--numprocesses=3", "--dist=loadfile"]
 GROUPS = nox.project.load_toml("pyproject.toml")
 
 
