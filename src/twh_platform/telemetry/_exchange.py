@@ -124,8 +124,8 @@ class Exchange(RouteHolder):
 
         entered: What tracing keeps.
 
-        chance: The lower half of its trace id, if it was drawn before the id
-            was asked for; 0 otherwise.
+        number: Its trace id before anybody has asked for it, if that was drawn
+            already; 0 otherwise.
     """
 
     __slots__ = (
@@ -136,7 +136,6 @@ class Exchange(RouteHolder):
         "_trace_id",
         "_watcher",
         "active",
-        "chance",
         "disconnected",
         "duration",
         "entered",
@@ -151,6 +150,7 @@ class Exchange(RouteHolder):
         "kept",
         "kind",
         "method",
+        "number",
         "operation",
         "outcome",
         "request_bytes",
@@ -181,7 +181,7 @@ class Exchange(RouteHolder):
         self._trace_id = self._span_id = self.outcome = self.error_type = self.kept = ""
         self.operation = ""
         self.route: str | None = None
-        self.status = self.request_bytes = self.response_bytes = self.chance = 0
+        self.status = self.request_bytes = self.response_bytes = self.number = 0
         self.duration = self.first_byte = 0.0
         self.sampled = self.disconnected = self.has_ended = self.is_last = False
         self.is_stream = self.is_event_stream = False
@@ -198,9 +198,12 @@ class Exchange(RouteHolder):
         """
         if not self._trace_id:
             parent = self.inbound.parent
-            made = new_trace_id(self.chance) if parent is None else parent.trace_id
-            # Another thread may have asked meanwhile, and has its answer; see `_instruments` why
-            # none can between these two.
+            if parent is not None:
+                made = parent.trace_id
+            else:
+                made = self.number.to_bytes(16).hex() if self.number else new_trace_id()
+            # Another thread may have asked meanwhile, and has its answer.  Where there is a GIL,
+            # none runs between the load and the store: see `_instruments`.
             self._trace_id = self._trace_id or made
         return self._trace_id
 

@@ -17,9 +17,9 @@ from ._registry import Registry
 from ._request_kinds import RequestKind
 from ._revising import Revising
 from ._routes import RouteTemplates, current_route_holder
-from ._sampling import HeadSampler
+from ._sampling import LOWER_HALF, HeadSampler
 from ._tenants import TenantLabels
-from ._trace_context import new_chance
+from ._trace_context import new_trace_number
 from ._tracing import Tracing
 from ._trust import NOTHING, TrustBoundary
 
@@ -109,7 +109,7 @@ class TelemetryMiddleware:
         judged = tracing is not None or trust is not None
         self._trust = (trust or TrustBoundary()) if judged else None
         self._sampler = sampler or HeadSampler()
-        self._slow = self._sampler.slow
+        self._slow, self._highest = self._sampler.slow, self._sampler.highest
         self._revising = Revising.of(self._sampler, tracing)
         self._routes = routes or RouteTemplates(app)
         self._known = self._routes.known
@@ -229,10 +229,10 @@ class TelemetryMiddleware:
             # Where FastAPI's is under way outside of us, it is the one, and `Tracing` joins it.
             scope.setdefault(_FASTAPI, None)
             if inbound is NOTHING:
-                # The half of the id that decides; of most requests nobody asks for the rest.
-                chance = exchange.chance = new_chance()
-                if chance < self._sampler.highest:
-                    exchange.sampled = self._sampler.begins(chance, scope["path"])
+                # Most requests are judged by a number, and nobody asks for it as an id.
+                number = exchange.number = new_trace_number()
+                if number & LOWER_HALF < self._highest:
+                    exchange.sampled = self._sampler.begins(number, scope["path"])
             else:
                 exchange.sampled = self._sampler.decide(
                     exchange.trace_id, scope["path"], parent=inbound.sampled

@@ -6,7 +6,8 @@ trusted peer has decided.  Its route is known when the router has matched, its
 tenant when somebody has authenticated it, its fate at the end.  So there are
 three moments:
 
-1. `HeadSampler.decide` at the start, by trusted parent, path and ratio.  Nothing
+1. `HeadSampler.decide` at the start, by trusted parent, path and ratio, or
+   `begins`, where nobody stands above and the id is a mere number yet.  Nothing
    else is waited for: log lines, spans and outgoing requests need the answer.
 2. `HeadSampler.revise` when the tenant becomes known, which is before the
    handler runs.  A no can still become a yes: the SERVER span begins then, with
@@ -15,7 +16,7 @@ three moments:
    to somebody else would be the half of a trace that is not there.
 3. `HeadSampler.keeps` at the end: an error or a slow request that was not
    recorded is worth a span all the same, made afterwards out of the ids that
-   it had from the start.
+   it has had since.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from ..errors import ConfigurationError
 from ._buckets import KeyedBuckets, TokenBucket
 from ._path_ratios import PathRatios
 
-__all__ = ["HeadSampler", "Keep", "SamplerStats", "TenantRate", "Verdict"]
+__all__ = ["LOWER_HALF", "HeadSampler", "Keep", "SamplerStats", "TenantRate", "Verdict"]
 
-_HALF = 16  # the digits of a trace id that the ratio is not compared with
+LOWER_HALF: Final = 2**64 - 1
+"""
+The bits of a trace id that a ratio is compared with.
+"""
 
 
 class Verdict(NamedTuple):
@@ -130,9 +134,10 @@ class SamplerStats:
     dropped: int
 
 
+@final
 class HeadSampler:
     """
-    Decide at its start whether a request is recorded.
+    Decide at its start whether a request is recorded; not to be subclassed.
 
     The ratio is compared with the trace id in the same way as by
     OpenTelemetry's ``TraceIdRatioBased``: services that use the same ratio
@@ -174,7 +179,7 @@ class HeadSampler:
     Attributes:
         slow: Seconds from which on a request is kept for them; infinite for never.
 
-        highest: No chance from here on is recorded at its start, whatever the
+        highest: A number whose lower half is not below it is recorded for no
             path; see `begins`.
 
     Raises:
@@ -232,21 +237,24 @@ class HeadSampler:
                 for a request that begins its trace or was left to us.
 
             tenant: The tenant, where it is already known.
+
+        Raises:
+            ValueError: For an id that is not hexadecimal.
         """
         if parent is not None:
             return self._counted(_PARENT[parent])
-        return self._drawn(int(trace_id[_HALF:], 16), path, tenant)
+        return self._judge(int(trace_id, 16), path, tenant)
 
-    def begins(self, chance: int, path: str) -> bool:
+    def begins(self, number: int, path: str) -> bool:
         """
-        As `decide`, where a trace begins, for an id that nobody has asked for yet.
+        As `decide`, where a trace begins, for an id that is not written out yet.
 
         Args:
-            chance: What the lower half of the trace id will be, below 2**64.
+            number: The trace id as a number.
 
             path: The path that was sent.
         """
-        return self._drawn(chance, path, None).sampled
+        return self._judge(number, path, None).sampled
 
     def revise(
         self, verdict: Verdict, trace_id: str, tenant: str, *, settled: bool = False
@@ -276,7 +284,7 @@ class HeadSampler:
         share = self._tenants.get(tenant)
         if share is None:
             return self._within(verdict, tenant) if verdict.sampled else verdict
-        if int(trace_id[_HALF:], 16) >= share:
+        if int(trace_id, 16) & LOWER_HALF >= share:
             self._counts.sampled -= verdict.sampled
             return _TENANT[False]
         if verdict.sampled:  # everybody's rate has counted it already
@@ -323,13 +331,13 @@ class HeadSampler:
             dropped=counts.dropped,
         )
 
-    def _drawn(self, chance: int, path: str, tenant: str | None) -> Verdict:
+    def _judge(self, number: int, path: str, tenant: str | None) -> Verdict:
         bound, verdicts = self._bound, _RATIO
         if self._paths is not None and (own := self._paths.find(path)) is not None:
             bound, verdicts = own, _PATH
         if tenant is not None and (share := self._tenants.get(tenant)) is not None:
             bound, verdicts = share, _TENANT
-        if chance >= bound:
+        if number & LOWER_HALF >= bound:
             return verdicts[False]
         return self._rated(verdicts[True], tenant)
 

@@ -26,9 +26,9 @@ __all__ = [
     "TraceContext",
     "checked_trace_context",
     "clean_tracestate",
-    "new_chance",
     "new_span_id",
     "new_trace_id",
+    "new_trace_number",
     "parse_traceparent",
     "parse_tracestate",
     "read_trace_context",
@@ -69,24 +69,21 @@ if hasattr(os, "register_at_fork"):  # else nothing forks
 _bits = _random.getrandbits
 
 
-def new_trace_id(lower: int = 0) -> str:
+def new_trace_id() -> str:
     """
     Make a trace id: 32 hexadecimal digits of chance, never all zeros.
 
     Ids are no secrets and must not serve as such.  A forked child makes other
     ids than its parent, and `random.seed` does not make them repeat.
-
-    Args:
-        lower: Its lower half, where `new_chance` has drawn that before; 0 for any.
     """
-    return ((_bits(64) or 1) << 64 | (lower or _bits(64))).to_bytes(16).hex()
+    return new_trace_number().to_bytes(16).hex()
 
 
-def new_chance() -> int:
+def new_trace_number() -> int:
     """
-    Draw the lower half of a trace id, by which it is sampled or not.
+    Make a trace id that is not written out yet: a number of 128 bits, never 0.
     """
-    return _bits(64)
+    return _bits(128) or 1
 
 
 def new_span_id() -> str:

@@ -61,7 +61,7 @@ class Inbound(NamedTuple):
 
 NOTHING: Final = Inbound()
 """
-Of a request that says nothing that counts, as most do; it is compared by identity.
+What most requests say: nothing that counts.  It is known by its identity.
 """
 
 

@@ -4,6 +4,8 @@ The ids of a request are made when somebody asks, and are the same for everybody
 
 from __future__ import annotations
 
+import dis
+import os
 import sys
 import threading
 from itertools import repeat
@@ -11,10 +13,12 @@ from itertools import repeat
 import pytest
 
 from twh_platform.telemetry._exchange import Exchange
-from twh_platform.telemetry._trace_context import new_trace_id
+from twh_platform.telemetry._trace_context import new_trace_id, new_trace_number
 
 THREADS = 4
 ROUNDS = 4_000
+# As in `test_cells`.
+YIELDS = ("CALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "WITH", "FOR_ITER")
 
 
 class Careless:
@@ -72,10 +76,40 @@ def test_control_ids_without_care_differ():
     pytest.skip("no two threads met in twenty runs")
 
 
-def test_an_id_has_the_half_that_was_drawn():
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="the reason is CPython's")
+@pytest.mark.parametrize("getter", [Exchange.trace_id, Exchange.span_id])
+def test_no_thread_can_run_before_an_id_is_kept(getter):
+    """From looking for one to keeping it there is no place to give up the GIL."""
+    codes = list(dis.get_instructions(getter.fget))
+    (store,) = (at for at, code in enumerate(codes) if code.opname == "STORE_ATTR")
+    kept = codes[store].argval
+    looked = max(at for at in range(store) if codes[at].argval == kept)
+    between = [code.opname for code in codes[looked:store]]
+
+    assert codes[looked].opname == "LOAD_ATTR"
+    assert not [name for name in between if name.startswith(YIELDS)]
+
+
+def test_an_id_is_the_number_that_was_drawn():
     """Else it would be sampled by another id than it has."""
     request = Exchange({}, None, None, None)
-    request.chance = 0x0123456789ABCDEF
+    request.number = 0x0AF7651916CD43DD8448EB211C80319C
 
-    assert request.trace_id.endswith("0123456789abcdef")
-    assert request.trace_id == request.trace_id
+    assert request.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_child_that_a_handler_forks_has_the_same_trace():
+    """Its lines are found with those of the request, whoever asks first."""
+    request = Exchange({}, None, None, None)
+    request.number = new_trace_number()
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, request.trace_id.encode())
+        os._exit(0)
+    os.wait()
+    theirs = os.read(reading, 200).decode()
+    os.close(reading)
+    os.close(writing)
+
+    assert theirs == request.trace_id

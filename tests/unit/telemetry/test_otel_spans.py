@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextvars import ContextVar
 
 import pytest
 
@@ -13,6 +14,7 @@ pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -559,33 +561,63 @@ def test_outside_of_requests_a_provider_that_is_switched_off():
     assert calls.outbound_headers(request, "stock.example") == {}
 
 
-async def test_a_context_of_another_make(monkeypatch):
-    """Whoever keeps the current context elsewhere is asked by way of the API."""
+class Stack:
+    """A context that is kept in a list."""
 
-    class Kept:
-        def __init__(self):
-            self.stack = [Context()]
+    def __init__(self):
+        self.attached, self.stack = 0, [Context()]
 
-        def get_current(self):
-            return self.stack[-1]
+    def get_current(self):
+        """The last one."""
+        return self.stack[-1]
 
-        def attach(self, context):
-            self.stack.append(context)
-            return len(self.stack) - 1
+    def attach(self, context):
+        """Put it on top."""
+        self.attached += 1
+        self.stack.append(context)
+        return len(self.stack) - 1
 
-        def detach(self, token):
-            del self.stack[token:]
+    def detach(self, token):
+        """Take it off again."""
+        del self.stack[token:]
 
-    kept = Kept()
-    monkeypatch.setattr("opentelemetry.context._RUNTIME_CONTEXT", kept)
-    seen = []
+
+class Pairs(ContextVarsRuntimeContext):
+    """A context that is kept in a ContextVar, among other things."""
+
+    def __init__(self):
+        self.attached, self.variable = 0, ContextVar("pairs")
+
+    def get_current(self):
+        """The first of the pair."""
+        return self.variable.get((Context(), None))[0]
+
+    def attach(self, context):
+        """Keep it as the first of a pair."""
+        self.attached += 1
+        return self.variable.set((context, None))
+
+    def detach(self, token):
+        """Keep what was before."""
+        self.variable.reset(token)
+
+
+@pytest.mark.parametrize("make", [Stack, Pairs])
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_a_context_of_another_make(make, ratio, monkeypatch):
+    """Whoever keeps the current context in another way is asked by way of the API."""
+    runtime = make()
+    monkeypatch.setattr("opentelemetry.context._RUNTIME_CONTEXT", runtime)
+    watch, seen = Watch(ratio=ratio), []
+    before = runtime.attached
 
     async def app(scope, receive, send):
         seen.append((current_exchange().trace_id, trace.get_current_span().get_span_context()))
         await answering(scope, receive, send)
 
-    for ratio in (0.0, 1.0):
-        await call(Watch(ratio=ratio).around(app))
+    await call(watch.around(app))
 
-    assert [int(trace_id, 16) for trace_id, _ in seen] == [own.trace_id for _, own in seen]
-    assert len(kept.stack) == 1
+    ((trace_id, own),) = seen
+    assert int(trace_id, 16) == own.trace_id
+    assert runtime.attached > before
+    assert runtime.get_current() == {}

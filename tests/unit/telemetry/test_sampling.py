@@ -19,7 +19,8 @@ from twh_platform.telemetry import (
     new_trace_id,
 )
 from twh_platform.telemetry._buckets import KeyedBuckets
-from twh_platform.telemetry._trace_context import new_chance
+from twh_platform.telemetry._sampling import LOWER_HALF
+from twh_platform.telemetry._trace_context import new_trace_number
 from twh_platform.testing import ManualClock
 
 LOW = "f" * 16 + "0" * 15 + "1"
@@ -56,14 +57,14 @@ def test_a_ratio_is_a_part_of_all():
 
 @pytest.mark.parametrize("path", ["/", "/quiet", "/loud"])
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 1.0])
-def test_a_trace_that_begins_is_judged_by_half_of_its_id(ratio, path):
-    """As by the whole one; and what is above the highest bound, by that alone."""
+def test_a_number_is_judged_as_its_id_is(ratio, path):
+    """And what is above the highest bound, by that alone."""
     sampler = HeadSampler(ratio=ratio, paths={"/quiet": ratio / 2, "/loud": ratio**0.5})
-    for chance in [1, 2**64 - 1, *(new_chance() for _ in range(500))]:
-        found = sampler.begins(chance, path)
+    for number in [1, 2**128 - 1, *(new_trace_number() for _ in range(500))]:
+        found = sampler.begins(number, path)
 
-        assert found is sampler.decide(new_trace_id(chance), path).sampled
-        assert not found or chance < sampler.highest
+        assert found is sampler.decide(f"{number:032x}", path).sampled
+        assert not found or number & LOWER_HALF < sampler.highest
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

@@ -16,7 +16,6 @@ from twh_platform.errors import ConfigurationError
 from twh_platform.telemetry import TraceContext, new_trace_id
 from twh_platform.telemetry._trace_context import (
     clean_tracestate,
-    new_chance,
     new_span_id,
     parse_traceparent,
     parse_tracestate,
@@ -267,12 +266,3 @@ def test_a_forked_child_makes_other_ids():
 
     assert theirs != new_trace_id()
     assert int(control) == careless.getrandbits(64)
-
-
-def test_the_lower_half_may_be_drawn_before_the_id():
-    """The request is sampled by it, and most requests never need the rest."""
-    chance = new_chance()
-    some = {new_trace_id(chance) for _ in range(100)}
-
-    assert len(some) == 100
-    assert {int(one[16:], 16) for one in some} == {chance}

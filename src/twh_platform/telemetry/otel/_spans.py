@@ -12,8 +12,10 @@ from time import perf_counter, time_ns
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -84,6 +86,9 @@ class _Unrecorded(NonRecordingSpan):
 
     def __repr__(self) -> str:
         return f"NonRecordingSpan({self.get_span_context()!r})"
+
+
+_Attach = Callable[[Context], Token[Context]]
 
 
 class _Entered(NamedTuple):
@@ -167,7 +172,7 @@ class OtelTracing:
         self._apps = list(apps) if self._own is None else []
         self._joined: WeakSet[Span] = WeakSet()  # of others, not recorded, each one request's
         self._failures = 0
-        self._current, self._attach = _context()
+        self._current, self._attach, self._detach = _context()
         self._capture = Capture(
             request_headers=request_headers,
             response_headers=response_headers,
@@ -222,9 +227,9 @@ class OtelTracing:
             entered.span.give_up(_own_context(exchange, sampled=False))
             own.processor.on_end(entered.span)  # where its flags say that it is not to be exported
             return entered
-        context, started = get_current(), _wall(exchange)
+        context, started = self._current(), _wall(exchange)
         span = self._describe(exchange, own, started)
-        token = attach(Context({**context, _SPAN: span}))
+        token = self._attach(Context({**context, _SPAN: span}))
         exchange.sampled = True
         own.processor.on_start(span, context)  # type: ignore[arg-type]
         return _Entered(token, span, is_ours=True, started=started)
@@ -249,12 +254,10 @@ class OtelTracing:
         token: Any = entered.token if type(entered) is _Entered else entered
         if token is None:
             return
-        try:
-            token.var.reset(token)
-        except ValueError:
-            pass  # closed by another task than began it; detach() would log that
-        except AttributeError:
-            detach(token)  # a context of another make
+        try:  # noqa: SIM105 -- a `with` costs more
+            self._detach(token)
+        except ValueError:  # closed by another task than began it
+            pass
 
     def begin(
         self,
@@ -280,7 +283,7 @@ class OtelTracing:
             )
             if not span.get_span_context().is_valid:
                 return None  # the provider is switched off
-            token = attach(set_span_in_context(span)) if current else None
+            token = self._attach(set_span_in_context(span)) if current else None
         except Exception:  # noqa: BLE001 -- as in enter()
             self._failed("begun")
             return None
@@ -315,7 +318,7 @@ class OtelTracing:
             self._apps = [app for app in self._apps if not quieten(app)]
         base = _based(exchange.inbound.baggage, context)
         if not exchange.sampled:
-            return _enter_unrecorded(exchange, base)
+            return self._enter_unrecorded(exchange, base)
         started, own = _wall(exchange), self._own
         span: Span | None
         if own is None:
@@ -323,11 +326,14 @@ class OtelTracing:
         else:
             span = self._describe(exchange, own, started)
         if span is None:
-            return _enter_unrecorded(exchange, base)
-        token = attach(Context({**base, _SPAN: span}))
+            return self._enter_unrecorded(exchange, base)
+        token = self._attach(Context({**base, _SPAN: span}))
         if own is not None:
             own.processor.on_start(span, base)  # type: ignore[arg-type]
         return _Entered(token, span, is_ours=True, started=started)
+
+    def _enter_unrecorded(self, exchange: Exchange, base: Context) -> Token[Context]:
+        return self._attach(Context({**base, _SPAN: _Unrecorded(exchange)}))
 
     def _outer(self, exchange: Exchange, context: Context) -> Span | None:
         # A span of somebody else for this same request, if one is under way outside of us.
@@ -397,7 +403,7 @@ class OtelTracing:
             # FastAPI's is ended by the last message, before we see it pass.
             exchange.before_answer(lambda: span.set_attributes(self._capture.who(exchange, {})))
         base = _based(exchange.inbound.baggage, context)
-        token = attach(Context({**base, _SPAN: span}))
+        token = self._attach(Context({**base, _SPAN: span}))
         return _Entered(token, span, is_ours=False, started=0)
 
     def _end(self, exchange: Exchange, entered: _Entered) -> None:
@@ -476,17 +482,16 @@ class _Child:
         self._tracing.end_child(self._span, error, attributes)
 
 
-def _context() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]]]:
-    # What reads and sets the current context.  Through the API, each is two calls more.
+def _context() -> tuple[Callable[[], Context], _Attach, Callable[[Token[Context]], None]]:
+    # What reads, sets and resets the current context.  Where the API keeps it in a ContextVar,
+    # and does nothing else besides, that is used itself: each is two calls less, and a reset
+    # from another task is not logged.
+    if type(getattr(otel_context, "_RUNTIME_CONTEXT", None)) is not ContextVarsRuntimeContext:
+        return get_current, attach, detach
     token = attach(get_current())
     detach(token)
-    if isinstance(token, Token):
-        return token.var.get, token.var.set
-    return get_current, attach  # a context of another make
-
-
-def _enter_unrecorded(exchange: Exchange, base: Context) -> Token[Context]:
-    return attach(Context({**base, _SPAN: _Unrecorded(exchange)}))
+    variable = token.var
+    return variable.get, variable.set, variable.reset
 
 
 def _based(carried: Baggage | None, context: Context) -> Context:
