@@ -15,8 +15,8 @@ three moments:
    long as nobody has asked for the place of its span: a child span or a request
    to somebody else would be the half of a trace that is not there.
 3. `HeadSampler.keeps` at the end: an error or a slow request that was not
-   recorded is worth a span all the same, made afterwards out of the ids that
-   it has had since.
+   recorded is worth a span all the same, made afterwards with the ids that
+   it had while it ran.
 """
 
 from __future__ import annotations
