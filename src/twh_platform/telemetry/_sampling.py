@@ -201,7 +201,7 @@ class HeadSampler:
         self._bound = _bound("ratio", ratio)
         bounds = {path: _bound(f"paths[{path!r}]", one) for path, one in paths.items()}
         self._paths = PathRatios(bounds) if bounds else None
-        self.highest = max(self._bound, *bounds.values(), 0)
+        self.highest = max([self._bound, *bounds.values()])
         self._tenants = {one: _bound(f"tenants[{one!r}]", share) for one, share in tenants.items()}
         self._rate = None if rate is None else TokenBucket(rate, clock=clock)
         self._tenant_rate = _keyed(tenant_rate, clock)
@@ -387,7 +387,7 @@ class _Counts:
 
 
 def _bound(name: str, ratio: float) -> int:
-    # OpenTelemetry compares the lower 64 bits of the id with it.
+    # What OpenTelemetry compares the lower 64 bits of the id with.
     if not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
         message = f"{name}={ratio!r} is not from 0 to 1"
         raise ConfigurationError(message)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dis
 import sys
-import threading
 
 import pytest
 
+from tests.support.threads import YIELDS, in_threads
 from twh_platform.telemetry import _instruments
 from twh_platform.telemetry._cells import PAGE_CELLS, Cells
 from twh_platform.telemetry._instruments import BoundCounter, BoundGauge, BoundHistogram
@@ -17,22 +17,6 @@ from twh_platform.telemetry._registry import Registry
 
 THREADS = 8
 ROUNDS = 20_000
-
-
-def in_threads(work):
-    """
-    Run *work* in eight threads that change places as often as the interpreter lets them.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
 
 
 def test_slots_do_not_overlap():
@@ -77,7 +61,7 @@ def test_counting_in_threads_is_exact(locked, monkeypatch):
             counter.inc()
             histogram.observe(0.5)
 
-    in_threads(work)
+    in_threads(work, THREADS)
     page = registry.page()
 
     assert f"hits_total {THREADS * ROUNDS:.1f}\n".encode() in page
@@ -98,14 +82,10 @@ def test_control_a_call_between_reading_and_writing_loses_counts():
 
     for _ in range(20):
         cells[0] = 0.0
-        in_threads(work)
+        in_threads(work, THREADS)
         if cells[0] < THREADS * ROUNDS:
             return
     pytest.skip("no two threads met in twenty runs")
-
-
-# Where CPython looks whether another thread wants the GIL: ceval.c, CHECK_EVAL_BREAKER().
-_YIELDS = ("CALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "WITH", "FOR_ITER")
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="the reason is CPython's")
@@ -133,7 +113,7 @@ def test_no_thread_can_run_within_an_addition(method):
         code.opname
         for read, store in zip(reads, stores, strict=True)
         for code in codes[read:store]
-        if code.opname.startswith(_YIELDS)
+        if code.opname.startswith(YIELDS)
     ]
 
     assert stores
@@ -169,7 +149,7 @@ def test_exemplars_do_not_end_up_in_another_series():
             child.observe(0.5, ("a1" * 16, "b2" * 8))
             took.remove(number % 7)
 
-    in_threads(work)
+    in_threads(work, THREADS)
     for number in range(50):
         took.labels(f"new {number}")
 

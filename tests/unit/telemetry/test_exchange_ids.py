@@ -12,13 +12,12 @@ from itertools import repeat
 
 import pytest
 
+from tests.support.threads import YIELDS, in_threads
 from twh_platform.telemetry._exchange import Exchange
 from twh_platform.telemetry._trace_context import new_trace_id, new_trace_number
 
 THREADS = 4
 ROUNDS = 4_000
-# As in `test_cells`.
-YIELDS = ("CALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "WITH", "FOR_ITER")
 
 
 class Careless:
@@ -41,23 +40,14 @@ def contradictions(requests):
     """
     Have threads ask for all ids at once; how many requests have told two threads different ones.
     """
-    answers = [[] for _ in range(THREADS)]
+    answers = []
     start = threading.Barrier(THREADS)
 
-    def ask(mine):
+    def ask():
         start.wait()
-        mine.extend((one.trace_id, one.span_id) for one in requests)
+        answers.append([(one.trace_id, one.span_id) for one in requests])
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads(ask, THREADS)
     return sum(len(set(of_one)) > 1 for of_one in zip(*answers, strict=True))
 
 

@@ -39,7 +39,6 @@ from .._exchange import Exchange, WebSocketExchange
 from .._methods import OTHER_METHOD
 from .._names import SCHEMA_URL
 from .._trace_context import TraceContext
-from .._trust import NOTHING
 from ._attributes import Capture
 from ._contrib import CONTRIB, is_used, quieten
 from ._places import place_of, remote, state_of, with_baggage
@@ -194,7 +193,7 @@ class OtelTracing:
         See `Tracing`.
         """
         context = self._current()
-        if exchange.sampled or context or exchange.inbound is not NOTHING:
+        if exchange.sampled or context or exchange.inbound.baggage is not None:
             try:
                 return self._enter(exchange, context)
             except Exception:  # noqa: BLE001 -- no request fails for its span
